@@ -1,0 +1,3 @@
+//! The user's files, as typed values.
+
+pub mod secret;

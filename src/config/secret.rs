@@ -1,0 +1,28 @@
+//! A string that never appears in output.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::fmt;
+
+/// A secret: it can be read with [`Secret::expose`], and nothing else shows it.
+#[derive(Clone, Deserialize, PartialEq, Eq, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

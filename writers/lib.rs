@@ -1,0 +1,70 @@
+//! Destinations for Arrow batches.
+//!
+//! This crate knows Arrow, files and catalogs, and has never heard of PostgreSQL. A writer takes
+//! streams of [`RecordBatch`](arrow::array::RecordBatch)es, turns each into a *part* that no reader
+//! can see, and later makes any number of parts visible together with a *token*, or none of them.
+//!
+//! ```text
+//! batches ──▶ table.stage ──▶ part ─┐
+//! batches ──▶ table.stage ──▶ part ─┴▶ table.commit(parts, token)
+//! ```
+//!
+//! # Write your own in an hour
+//!
+//! Implement [`Destination`] and [`Table`], with [`memory`] as the model (it is the reference
+//! implementation and the test double), then add one line to the list in [`conformance`]: every
+//! promise written on a method below is a function there.
+
+mod error;
+mod table;
+
+pub use error::{Error, Kind, Result, Retry};
+pub use table::{Commit, Part, PartName, Stats, TableSpec, Token};
+
+use arrow::array::RecordBatch;
+use futures::Stream;
+use std::future::Future;
+
+/// A place that holds tables: a directory of Parquet files, an Iceberg catalog, a test.
+pub trait Destination: Send + Sync + 'static {
+    /// A table of this destination.
+    type Table: Table;
+
+    /// Finds out now what would otherwise fail after an hour: credentials, permissions, space to
+    /// write. Leaves nothing behind.
+    fn check(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Opens a table for writing, creating what is needed. Finishes a commit that a dead run had
+    /// decided but not completed. Refuses, before anything is written, a table that cannot take
+    /// `spec`. Does not remove staged parts: that is [`Table::adopt`]'s work.
+    fn open(&self, spec: &TableSpec) -> impl Future<Output = Result<Self::Table>> + Send;
+
+    /// Removes a table with all its files, staged ones included. A table that is not there is fine.
+    fn drop_table(&self, database: &str, name: &str) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// One open table. Many parts may be staged at once; one commit happens at a time.
+pub trait Table: Send + Sync + 'static {
+    /// Staged output. Small: it names files, it does not hold them.
+    type Part: Part;
+
+    /// The token that readers can already rely on; `None` for a table never committed.
+    fn committed(&self) -> Option<&Token>;
+
+    /// Drains `batches` into a part that nobody can see. Borrows nothing, so it can be spawned.
+    /// Dropping the future abandons the part. Staging the same name again replaces the earlier
+    /// part of that name. An empty stream gives a part without rows.
+    fn stage<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<Self::Part, E>> + Send + 'static + use<Self, S, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: From<Error> + Send + 'static;
+
+    /// Of parts remembered from a run that died, keeps those that are still whole, in the order
+    /// given (`None` for the others), and removes everything else that is staged for this table.
+    fn adopt(&mut self, remembered: Vec<Self::Part>) -> impl Future<Output = Result<Vec<Option<Self::Part>>>> + Send;
+
+    /// Makes `parts` and `token` visible together, or neither. Committing a token that is already
+    /// there does nothing. Dropping the future may leave the commit decided but not completed;
+    /// then the next [`Destination::open`] completes it.
+    fn commit(&mut self, parts: Vec<Self::Part>, token: Token, how: Commit) -> impl Future<Output = Result<()>> + Send;
+}

@@ -1,0 +1,74 @@
+//! The values that travel between an engine and a writer. No I/O here.
+
+use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt;
+
+/// What a table should look like in the destination.
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// Destination database (namespace); a folder in a file layout.
+    pub database: String,
+    /// Table name within the database.
+    pub name: String,
+    /// Columns, in order. Each batch staged later has exactly this schema.
+    pub schema: SchemaRef,
+    /// Partition expression in the destination's own grammar; empty means none.
+    pub partition_regex: String,
+}
+
+/// The name of a part: deterministic, so that staging again after a crash replaces and never adds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PartName {
+    /// Identifies one load of one table; letters, digits and `-` only.
+    pub generation: String,
+    /// Number of the part within the generation.
+    pub sequence: u32,
+}
+
+impl fmt::Display for PartName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:05}", self.generation, self.sequence)
+    }
+}
+
+/// What a part holds, for progress and summaries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Rows.
+    pub rows: u64,
+    /// Files.
+    pub files: u64,
+    /// Bytes as stored.
+    pub bytes: u64,
+}
+
+impl std::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.files += other.files;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Staged output that no reader can see. It is written to the state file, so that it survives the
+/// process; forms that were ever written must stay readable.
+pub trait Part: Clone + fmt::Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// What the part holds.
+    fn stats(&self) -> Stats;
+}
+
+/// The progress mark stored with the data. Opaque to the writer; equal tokens are the same commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+/// What a commit does to the rows that are already visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Commit {
+    /// Adds to them.
+    Append,
+    /// Takes their place.
+    Replace,
+}
