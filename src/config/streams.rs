@@ -1,0 +1,160 @@
+//! `streams.json`: which tables exist, which are chosen, and what they should become.
+//!
+//! The shape is OLake's; keys that are ours are marked so. Maps keep a stable order, so that the same database always
+//! gives the same bytes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// The file as a whole.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StreamsFile {
+    /// Chosen streams by namespace. Absent means all streams are chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_streams: Option<BTreeMap<String, Vec<StreamMetadata>>>,
+    /// All streams known.
+    #[serde(default)]
+    pub streams: Vec<StreamEntry>,
+}
+
+/// One element of `streams`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct StreamEntry {
+    /// The stream itself.
+    pub stream: Stream,
+}
+
+/// How a chosen stream is to be written.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StreamMetadata {
+    /// Column to split the backfill on; part of the primary key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chunk_column: String,
+    /// Partition expression in the destination's grammar; empty means none.
+    #[serde(default)]
+    pub partition_regex: String,
+    /// Name of the stream.
+    pub stream_name: String,
+    /// Never write deletes (Iceberg).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_mode: bool,
+    /// Columns (true) or one JSON column `data` (false).
+    #[serde(default)]
+    pub normalization: bool,
+    /// Keep column names as they are (true) or reformat them to `[a-z0-9_]` (false).
+    #[serde(default)]
+    pub use_source_column_names: bool,
+    /// Legacy filter: `column op value [and|or column op value]`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub filter: String,
+    /// Structured filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_config: Option<Value>,
+    /// Chosen columns; absent means all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_columns: Option<SelectedColumns>,
+}
+
+/// Chosen columns of a stream.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SelectedColumns {
+    /// Names in the source.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Take columns that appear later as well.
+    #[serde(default)]
+    pub sync_new_columns: bool,
+}
+
+/// A table of the source and what it should become.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Stream {
+    /// Table name.
+    pub name: String,
+    /// Schema name.
+    #[serde(default)]
+    pub namespace: String,
+    /// Columns and their destination types.
+    #[serde(default)]
+    pub type_schema: TypeSchema,
+    /// Modes that make sense for this table.
+    #[serde(default)]
+    pub supported_sync_modes: Vec<String>,
+    /// Primary key columns.
+    #[serde(default)]
+    pub source_defined_primary_key: Vec<String>,
+    /// Columns that can serve as a cursor.
+    #[serde(default)]
+    pub available_cursor_fields: Vec<String>,
+    /// Unused by OLake; kept.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub additional_properties: String,
+    /// `primary` or `primary:secondary`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cursor_field: String,
+    /// `full_refresh`, `incremental`, `cdc`, `strict_cdc`; empty means `full_refresh`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sync_mode: String,
+    /// Destination database.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub destination_database: String,
+    /// Destination table.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub destination_table: String,
+    /// Defaults for a stream that is chosen later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_stream_properties: Option<DefaultStreamProperties>,
+    /// Ours, informational: `table`, `partitioned`, `view`, `materialized_view`, `foreign`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Ours, informational: the table's comment.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Ours, informational: the planner's row estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_rows: Option<u64>,
+    /// Ours, informational: heap and TOAST bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_bytes: Option<u64>,
+}
+
+/// Defaults for a stream that is chosen later.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct DefaultStreamProperties {
+    /// See [`StreamMetadata::normalization`].
+    #[serde(default)]
+    pub normalization: bool,
+    /// See [`StreamMetadata::append_mode`].
+    #[serde(default)]
+    pub append_mode: bool,
+}
+
+/// Columns by name, in the table's order.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct TypeSchema {
+    /// Column name → [`Property`]; a JSON object that keeps its order.
+    #[serde(default)]
+    pub properties: Map<String, Value>,
+}
+
+/// One column in the catalog.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Property {
+    /// Destination type names, `"null"` first for nullable columns.
+    #[serde(rename = "type", default)]
+    pub types: Vec<String>,
+    /// Name in the destination.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub destination_column_name: String,
+    /// A column that OLake adds (`_olake_id` …).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub olake_column: bool,
+    /// Ours, informational: the type in the source, as PostgreSQL prints it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source_type: String,
+    /// Ours, informational: the column's comment.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
