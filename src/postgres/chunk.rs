@@ -1,1 +1,369 @@
-//! (being built)
+//! How a table is split into chunks, and the query that reads one.
+//!
+//! Pure. A chunk is a range of heap pages. Within one exported snapshot a row version has one ctid, so the chunks of a table neither
+//! overlap nor leave a gap, however stale the sizes they were planned from: the first starts at page 0 and the last has no end. What
+//! breaks this is a rewrite of the heap (VACUUM FULL, CLUSTER, TRUNCATE) between two chunks; the reader finds that out by comparing
+//! [`Chunk::filenode`] with the one it sees under its own lock.
+
+use super::catalog::{Access, Leaf, RelationKind, TableInfo};
+use postgres_protocol::escape::escape_identifier;
+use serde::{Deserialize, Serialize};
+
+/// Range scans on ctid exist from PostgreSQL 14 on; before, each chunk would read the whole table.
+const TID_RANGE_SCAN: u32 = 140_000;
+
+/// Less than this is not worth a query of its own. In bytes, not pages: a heap of few pages can have much TOAST.
+const CHUNK_BYTES_MIN: u64 = 128 * 1024;
+
+/// Chunks of one heap at most; beyond that they grow. Bounds the plan, whatever sizes the server reports.
+const CHUNKS_MAX: u64 = 65_536;
+
+/// The page after the last that a heap can have (`InvalidBlockNumber`); OLake's upper end of an open range.
+const PAGE_END: u64 = 4_294_967_295;
+
+/// A part of a relation that one query reads. Written to the state file: forms that were ever written must stay readable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Schema of the relation that the query names.
+    pub namespace: String,
+    /// Relation that the query names: the table, a leaf of it, or the parent when `tree` is set.
+    pub relation: String,
+    /// `pg_class.oid` of that relation.
+    pub oid: u32,
+    /// `pg_relation_filenode` at the time of planning, 0 without storage: a heap that was rewritten since has other pages.
+    pub filenode: u32,
+    /// First page.
+    pub from_page: u64,
+    /// Page after the last; `None` means to the end.
+    pub to_page: Option<u64>,
+    /// Whether the query reads what lies beneath the relation too (partitions, children), rather than `ONLY` its own heap.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tree: bool,
+    /// The planner's estimate for this range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_rows: Option<u64>,
+    /// Heap and TOAST bytes of this range; TOAST is taken to be spread evenly.
+    pub estimated_bytes: u64,
+}
+
+impl Chunk {
+    /// The ctid bounds as OLake writes them in its state, quotes included: `'(0,0)'`, `'(262144,0)'`.
+    pub fn olake_bounds(&self) -> (String, String) {
+        (format!("'({},0)'", self.from_page), format!("'({},0)'", self.to_page.unwrap_or(PAGE_END)))
+    }
+}
+
+/// The chunks of a table, in order. At least one, so that an empty table is read (and found empty) too.
+///
+/// Heaps are cut into ranges of equal size of about `target_bytes` each. Views, foreign tables, heaps whose ctid may not be read, and
+/// everything on servers before 14 are one chunk each.
+pub fn plan(table: &TableInfo, server_version: u32, target_bytes: u64) -> Vec<Chunk> {
+    let foreign = table.leaves.iter().any(|leaf| leaf.foreign);
+    let whole = match table.access {
+        Access::Whole => true,
+        // A foreign leaf has no ctid to compare.
+        Access::Parent => foreign || server_version < TID_RANGE_SCAN,
+        Access::Leaves => table.leaves.is_empty(),
+    };
+    // Beneath a partitioned parent without partitions there is nothing, but ONLY would not see one that is added meanwhile.
+    let tree = table.access == Access::Parent || table.kind == RelationKind::Partitioned || table.leaves.len() > 1;
+    if whole {
+        return vec![Chunk {
+            namespace: table.namespace.clone(),
+            relation: table.name.clone(),
+            oid: table.oid,
+            filenode: filenode(table),
+            from_page: 0,
+            to_page: None,
+            tree,
+            estimated_rows: table.estimated_rows,
+            estimated_bytes: table.bytes.unwrap_or(0),
+        }];
+    }
+    if table.access == Access::Parent {
+        let pages: Vec<u64> = table.leaves.iter().map(|leaf| leaf.pages).collect();
+        let bytes = table.bytes.unwrap_or(0);
+        return cut(&pages, bytes, table.estimated_rows, target_bytes)
+            .map(|range| range.of(&table.namespace, &table.name, table.oid, filenode(table), true))
+            .collect();
+    }
+    let mut chunks = Vec::new();
+    for leaf in &table.leaves {
+        let Leaf { namespace, name, oid, filenode, .. } = leaf;
+        let target = if leaf.foreign || server_version < TID_RANGE_SCAN { u64::MAX } else { target_bytes };
+        chunks.extend(
+            cut(&[leaf.pages], leaf.bytes, leaf.estimated_rows, target).map(|range| range.of(namespace, name, *oid, *filenode, false)),
+        );
+    }
+    chunks
+}
+
+/// The heap of the relation itself; a parent that is read through has none.
+fn filenode(table: &TableInfo) -> u32 {
+    table.leaves.iter().find(|leaf| leaf.oid == table.oid).map_or(0, |leaf| leaf.filenode)
+}
+
+struct Range {
+    from: u64,
+    to: Option<u64>,
+    rows: Option<u64>,
+    bytes: u64,
+}
+
+impl Range {
+    fn of(self, namespace: &str, relation: &str, oid: u32, filenode: u32, tree: bool) -> Chunk {
+        Chunk {
+            namespace: namespace.to_owned(),
+            relation: relation.to_owned(),
+            oid,
+            filenode,
+            from_page: self.from,
+            to_page: self.to,
+            tree,
+            estimated_rows: self.rows,
+            estimated_bytes: self.bytes,
+        }
+    }
+}
+
+/// Cuts heaps that are read side by side, page n of all of them together, into ranges with an equal number of pages in sum.
+fn cut(pages: &[u64], bytes: u64, rows: Option<u64>, target_bytes: u64) -> impl Iterator<Item = Range> {
+    let mut sorted = pages.to_vec();
+    sorted.sort_unstable();
+    let longest = sorted.last().copied().unwrap_or(0);
+    let total: u64 = sorted.iter().sum();
+    let count = bytes.div_ceil(target_bytes.max(CHUNK_BYTES_MIN)).min(longest).clamp(1, CHUNKS_MAX);
+
+    let mut starts: Vec<u64> = (0..count).map(|at| page_at(&sorted, share(total, at, count))).collect();
+    // Many heaps of few pages: several shares can fall into one page.
+    starts.dedup();
+    (0..starts.len()).map(move |at| {
+        let (from, to) = (starts[at], starts.get(at + 1).copied());
+        let (before, after) = (pages_before(&sorted, from), to.map_or(total, |to| pages_before(&sorted, to)));
+        let part = |of: u64| if total == 0 { of } else { share(of, after, total) - share(of, before, total) };
+        Range { from, to, rows: rows.map(part), bytes: part(bytes) }
+    })
+}
+
+/// `of * part / whole` without overflow.
+fn share(of: u64, part: u64, whole: u64) -> u64 {
+    // At most `of`, because `part` is at most `whole`.
+    (u128::from(of) * u128::from(part) / u128::from(whole)) as u64
+}
+
+/// How many pages lie before page `end`, over all heaps.
+fn pages_before(sorted: &[u64], end: u64) -> u64 {
+    sorted.iter().map(|pages| end.min(*pages)).sum()
+}
+
+/// The page before which `wanted` pages lie, over all heaps; rounded down.
+fn page_at(sorted: &[u64], wanted: u64) -> u64 {
+    let (mut page, mut before) = (0, 0);
+    for (at, end) in sorted.iter().enumerate() {
+        let heaps = (sorted.len() - at) as u64;
+        let reach = before + (end - page) * heaps;
+        if wanted < reach {
+            return page + (wanted - before) / heaps;
+        }
+        (page, before) = (*end, reach);
+    }
+    page
+}
+
+/// The condition on ctid that selects a chunk; `None` when it is the whole relation.
+pub fn predicate(chunk: &Chunk) -> Option<String> {
+    let from = (chunk.from_page > 0).then(|| format!("ctid >= '({},0)'::tid", chunk.from_page));
+    let to = chunk.to_page.map(|to| format!("ctid < '({to},0)'::tid"));
+    match (from, to) {
+        (Some(from), Some(to)) => Some(format!("{from} AND {to}")),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The query that sends a chunk in PostgreSQL's binary COPY format. `columns` are select expressions; none is allowed and gives
+/// rows without fields. `filter` is a condition in SQL.
+pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>) -> String {
+    let mut query = String::from("COPY (SELECT ");
+    if !columns.is_empty() {
+        query.push_str(&columns.join(", "));
+        query.push(' ');
+    }
+    query.push_str(if chunk.tree { "FROM " } else { "FROM ONLY " });
+    query.push_str(&format!("{}.{}", escape_identifier(&chunk.namespace), escape_identifier(&chunk.relation)));
+    let conditions: Vec<String> = predicate(chunk).into_iter().chain(filter.map(|filter| format!("({filter})"))).collect();
+    if !conditions.is_empty() {
+        query.push_str(" WHERE ");
+        query.push_str(&conditions.join(" AND "));
+    }
+    query.push_str(") TO STDOUT (FORMAT binary)");
+    query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 8192;
+
+    fn leaf(name: &str, pages: u64) -> Leaf {
+        Leaf {
+            oid: 100,
+            namespace: "public".into(),
+            name: name.into(),
+            filenode: 7,
+            pages,
+            bytes: pages * PAGE,
+            estimated_rows: Some(pages * 10),
+            foreign: false,
+        }
+    }
+
+    fn table(kind: RelationKind, access: Access, leaves: Vec<Leaf>) -> TableInfo {
+        TableInfo {
+            oid: 1,
+            namespace: "public".into(),
+            name: "t".into(),
+            kind,
+            columns: Vec::new(),
+            primary_key: Vec::new(),
+            estimated_rows: Some(leaves.iter().filter_map(|leaf| leaf.estimated_rows).sum()),
+            bytes: (!leaves.is_empty()).then(|| leaves.iter().map(|leaf| leaf.bytes).sum()),
+            comment: None,
+            partition_of: Vec::new(),
+            leaves,
+            access,
+        }
+    }
+
+    fn ranges(chunks: &[Chunk]) -> Vec<(&str, u64, Option<u64>)> {
+        chunks.iter().map(|chunk| (chunk.relation.as_str(), chunk.from_page, chunk.to_page)).collect()
+    }
+
+    #[test]
+    fn equal_ranges_without_gap_or_overlap() {
+        for (pages, target_pages) in [(0, 100), (1, 100), (100, 100), (101, 100), (1000, 64), (12_345, 777), (40, 1)] {
+            let table = table(RelationKind::Table, Access::Leaves, vec![leaf("t", pages)]);
+            let chunks = plan(&table, 150_000, target_pages * PAGE);
+            assert_eq!(chunks.len() as u64, pages.div_ceil(target_pages.max(16)).max(1), "{pages}/{target_pages}");
+            assert_eq!(chunks[0].from_page, 0);
+            assert_eq!(chunks[chunks.len() - 1].to_page, None);
+            for pair in chunks.windows(2) {
+                assert_eq!(pair[0].to_page, Some(pair[1].from_page));
+            }
+            let lengths: Vec<u64> = chunks.iter().map(|chunk| chunk.to_page.unwrap_or(pages) - chunk.from_page).collect();
+            assert!(lengths.iter().max().unwrap() - lengths.iter().min().unwrap() <= 1, "{lengths:?}");
+            assert_eq!(chunks.iter().map(|chunk| chunk.estimated_bytes).sum::<u64>(), pages * PAGE);
+            assert_eq!(chunks.iter().filter_map(|chunk| chunk.estimated_rows).sum::<u64>(), pages * 10);
+        }
+    }
+
+    #[test]
+    fn toast_counts_for_the_size_of_a_chunk() {
+        let mut toasted = leaf("t", 100);
+        toasted.bytes = 1000 * PAGE;
+        let chunks = plan(&table(RelationKind::Table, Access::Leaves, vec![toasted]), 150_000, 250 * PAGE);
+        assert_eq!(ranges(&chunks), [("t", 0, Some(25)), ("t", 25, Some(50)), ("t", 50, Some(75)), ("t", 75, None)]);
+        assert_eq!(chunks[1].estimated_bytes, 250 * PAGE);
+    }
+
+    #[test]
+    fn a_small_heap_with_much_toast_is_cut_down_to_pages() {
+        let mut toasted = leaf("t", 3);
+        toasted.bytes = 1 << 30;
+        let chunks = plan(&table(RelationKind::Table, Access::Leaves, vec![toasted]), 150_000, 1 << 20);
+        assert_eq!(ranges(&chunks), [("t", 0, Some(1)), ("t", 1, Some(2)), ("t", 2, None)]);
+    }
+
+    #[test]
+    fn sizes_from_the_server_bound_nothing_but_the_plan() {
+        let mut huge = leaf("t", u32::MAX.into());
+        huge.bytes = u64::MAX;
+        let chunks = plan(&table(RelationKind::Table, Access::Leaves, vec![huge]), 150_000, 1);
+        assert_eq!(chunks.len() as u64, CHUNKS_MAX);
+    }
+
+    #[test]
+    fn whole_where_ctid_does_not_help() {
+        let whole = |kind, access, leaves, version| {
+            let chunks = plan(&table(kind, access, leaves), version, PAGE);
+            chunks.into_iter().map(|chunk| (chunk.relation.clone(), chunk.tree, predicate(&chunk))).collect::<Vec<_>>()
+        };
+        let one = |name: &str, tree| vec![(name.to_owned(), tree, None)];
+        assert_eq!(whole(RelationKind::View, Access::Leaves, vec![], 150_000), one("t", false));
+        assert_eq!(whole(RelationKind::Foreign, Access::Leaves, vec![], 150_000), one("t", false));
+        assert_eq!(whole(RelationKind::Partitioned, Access::Leaves, vec![], 150_000), one("t", true));
+        assert_eq!(whole(RelationKind::Table, Access::Leaves, vec![leaf("t", 900)], 130_000), one("t", false));
+        assert_eq!(whole(RelationKind::Table, Access::Whole, vec![leaf("t", 900)], 150_000), one("t", false));
+        assert_eq!(whole(RelationKind::Partitioned, Access::Whole, vec![leaf("a", 900)], 150_000), one("t", true));
+        assert_eq!(whole(RelationKind::Partitioned, Access::Parent, vec![leaf("a", 900)], 130_000), one("t", true));
+        let foreign = Leaf { foreign: true, pages: 0, ..leaf("b", 900) };
+        assert_eq!(whole(RelationKind::Partitioned, Access::Parent, vec![leaf("a", 900), foreign.clone()], 150_000), one("t", true));
+        assert_eq!(whole(RelationKind::Partitioned, Access::Leaves, vec![foreign], 150_000), one("b", false));
+    }
+
+    #[test]
+    fn a_partitioned_parent_is_read_leaf_by_leaf() {
+        let parent = table(RelationKind::Partitioned, Access::Leaves, vec![leaf("a", 40), leaf("b", 0), leaf("c", 20)]);
+        let chunks = plan(&parent, 150_000, 20 * PAGE);
+        assert_eq!(ranges(&chunks), [("a", 0, Some(20)), ("a", 20, None), ("b", 0, None), ("c", 0, None)]);
+        assert!(chunks.iter().all(|chunk| !chunk.tree));
+    }
+
+    #[test]
+    fn leaves_that_may_not_be_read_themselves_are_read_through_the_parent() {
+        let parent = table(RelationKind::Partitioned, Access::Parent, vec![leaf("a", 400), leaf("b", 100), leaf("c", 100)]);
+        let chunks = plan(&parent, 150_000, 200 * PAGE);
+        // 600 pages in three parts of 200: three heaps up to page 66, then one heap alone from page 100 on.
+        assert_eq!(ranges(&chunks), [("t", 0, Some(66)), ("t", 66, Some(200)), ("t", 200, None)]);
+        assert!(chunks.iter().all(|chunk| chunk.tree && chunk.filenode == 0));
+        assert_eq!(chunks.iter().map(|chunk| chunk.estimated_bytes).sum::<u64>(), 600 * PAGE);
+        let many = table(RelationKind::Partitioned, Access::Parent, (0..100).map(|_| leaf("a", 2)).collect());
+        assert_eq!(ranges(&plan(&many, 150_000, PAGE)), [("t", 0, Some(1)), ("t", 1, None)]);
+    }
+
+    fn chunk(from_page: u64, to_page: Option<u64>) -> Chunk {
+        Chunk {
+            namespace: "My \"S\"".into(),
+            relation: "t".into(),
+            oid: 1,
+            filenode: 2,
+            from_page,
+            to_page,
+            tree: false,
+            estimated_rows: None,
+            estimated_bytes: 3,
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let columns = ["\"a\"".to_owned(), "\"b\"::text".to_owned()];
+        for (columns, chunk, filter, expected) in [
+            (&columns[..], chunk(0, None), None, r#"SELECT "a", "b"::text FROM ONLY "My ""S"""."t""#),
+            (&columns[..1], chunk(0, Some(5)), None, r#"SELECT "a" FROM ONLY "My ""S"""."t" WHERE ctid < '(5,0)'::tid"#),
+            (
+                &columns[..1],
+                chunk(5, None),
+                Some("x OR y"),
+                r#"SELECT "a" FROM ONLY "My ""S"""."t" WHERE ctid >= '(5,0)'::tid AND (x OR y)"#,
+            ),
+            (&[], chunk(5, Some(9)), None, r#"SELECT FROM ONLY "My ""S"""."t" WHERE ctid >= '(5,0)'::tid AND ctid < '(9,0)'::tid"#),
+            (&[], Chunk { tree: true, ..chunk(0, None) }, Some("x"), r#"SELECT FROM "My ""S"""."t" WHERE (x)"#),
+        ] {
+            assert_eq!(query(columns, &chunk, filter), format!("COPY ({expected}) TO STDOUT (FORMAT binary)"));
+        }
+    }
+
+    #[test]
+    fn olake_bounds() {
+        assert_eq!(chunk(0, Some(262_144)).olake_bounds(), ("'(0,0)'".into(), "'(262144,0)'".into()));
+        assert_eq!(chunk(262_144, None).olake_bounds(), ("'(262144,0)'".into(), "'(4294967295,0)'".into()));
+    }
+
+    #[test]
+    fn json_is_stable() {
+        let text = r#"{"namespace":"My \"S\"","relation":"t","oid":1,"filenode":2,"from_page":4,"to_page":null,"estimated_bytes":3}"#;
+        assert_eq!(serde_json::to_string(&chunk(4, None)).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Chunk>(text).unwrap(), chunk(4, None));
+    }
+}
