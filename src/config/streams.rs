@@ -3,10 +3,12 @@
 //! The shape is OLake's; keys that are ours are marked so. Maps keep a stable order, so that the same database always
 //! gives the same bytes.
 
+use crate::error::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The file as a whole.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -27,7 +29,7 @@ pub struct StreamEntry {
 }
 
 /// How a chosen stream is to be written.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamMetadata {
     /// Column to split the backfill on; part of the primary key.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -58,7 +60,7 @@ pub struct StreamMetadata {
 }
 
 /// Chosen columns of a stream.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SelectedColumns {
     /// Names in the source.
     #[serde(default)]
@@ -118,6 +120,58 @@ pub struct Stream {
     /// Ours, informational: heap and TOAST bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated_bytes: Option<u64>,
+}
+
+impl Stream {
+    /// `namespace.name`, as state and messages name the stream.
+    pub fn id(&self) -> String {
+        format!("{}.{}", self.namespace, self.name)
+    }
+}
+
+/// How a stream is kept up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Reads the table anew each time; the result takes the place of what was there.
+    FullRefresh,
+    /// Reads what lies above the cursor of the last run.
+    Incremental,
+    /// Backfill once, then changes.
+    Cdc,
+    /// Changes only.
+    StrictCdc,
+}
+
+impl SyncMode {
+    /// All modes, in the order in which the catalog lists them.
+    pub const ALL: [Self; 4] = [Self::FullRefresh, Self::Incremental, Self::Cdc, Self::StrictCdc];
+
+    /// The mode's name in the catalog.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FullRefresh => "full_refresh",
+            Self::Incremental => "incremental",
+            Self::Cdc => "cdc",
+            Self::StrictCdc => "strict_cdc",
+        }
+    }
+
+    /// Reads `sync_mode`; empty means `full_refresh`.
+    pub fn parse(name: &str) -> Result<Self> {
+        if name.is_empty() {
+            return Ok(Self::FullRefresh);
+        }
+        Self::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
+            let accepted = Self::ALL.map(|mode| format!("\"{mode}\"")).join(", ");
+            Error::config(format!("unknown sync_mode {name:?}, accepted are {accepted}"))
+        })
+    }
+}
+
+impl fmt::Display for SyncMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Defaults for a stream that is chosen later.
