@@ -1,6 +1,7 @@
 //! The user's files, as typed values.
 
 pub mod column_type;
+pub mod filter;
 pub mod naming;
 pub mod secret;
 pub mod streams;
