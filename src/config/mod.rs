@@ -4,4 +4,5 @@ pub mod column_type;
 pub mod filter;
 pub mod naming;
 pub mod secret;
+pub mod selection;
 pub mod streams;
