@@ -2,6 +2,7 @@
 
 pub mod column_type;
 pub mod filter;
+pub mod merge;
 pub mod naming;
 pub mod secret;
 pub mod selection;
