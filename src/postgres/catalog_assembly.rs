@@ -252,7 +252,8 @@ pub(super) async fn describe(
                     .doing(|| format!("look at {}", qualified(&relation.namespace, &relation.name)))?,
                 primary_key: key_of.remove(&relation.oid).filter(|_| !loose).unwrap_or_default(),
                 estimated_rows: rows(relation, &leaves),
-                bytes: matches!(relation.kind, 'r' | 'p' | 'm').then(|| leaves.iter().fold(0_u64, |sum, leaf| sum.saturating_add(leaf.bytes))),
+                bytes: matches!(relation.kind, 'r' | 'p' | 'm')
+                    .then(|| leaves.iter().fold(0_u64, |sum, leaf| sum.saturating_add(leaf.bytes))),
                 comment: relation.comment.clone(),
                 partition_of: assembly.partition_of(relation),
                 access: assembly.access(relation, &heaps),
@@ -264,7 +265,7 @@ pub(super) async fn describe(
 
 fn leaf(server: &Server, heap: &Relation, sizes: Option<&HashMap<u32, Size>>) -> Leaf {
     let foreign = heap.kind == 'f';
-    let estimate = Size { filenode: 0, main: heap.pages.saturating_mul(server.block_size), toast: 0 };
+    let estimate = Size { main: heap.pages.saturating_mul(server.block_size), toast: 0 };
     let size = match sizes {
         _ if foreign => Size::default(),
         Some(sizes) => sizes.get(&heap.oid).copied().unwrap_or_default(),
@@ -275,7 +276,7 @@ fn leaf(server: &Server, heap: &Relation, sizes: Option<&HashMap<u32, Size>>) ->
         oid: heap.oid,
         namespace: heap.namespace.clone(),
         name: heap.name.clone(),
-        filenode: size.filenode,
+        filenode: heap.filenode,
         pages,
         bytes: size.main.saturating_add(size.toast),
         estimated_rows: if foreign { (heap.rows > 0.0).then_some(heap.rows as u64) } else { heap_rows(heap, pages) },

@@ -51,6 +51,8 @@ pub(super) struct Relation {
     pub row_security: bool,
     /// Belongs to an extension.
     pub extension: bool,
+    /// `pg_relation_filenode`, 0 without storage.
+    pub filenode: u32,
 }
 
 /// A row of `pg_attribute`.
@@ -85,10 +87,9 @@ pub(super) struct TypeRow {
     pub typmod: i32,
 }
 
-/// Sizes of one heap.
+/// Sizes of one heap, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
-    pub filenode: u32,
     pub main: u64,
     pub toast: u64,
 }
@@ -152,7 +153,8 @@ pub(super) async fn relations(client: &Client) -> Result<Vec<Relation>> {
                  ELSE 0 END::int4, \
             c.relrowsecurity AND pg_catalog.row_security_active(c.oid), \
             EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
-                      AND e.objid = c.oid AND e.objsubid = 0 AND e.deptype = 'e') \
+                      AND e.objid = c.oid AND e.objsubid = 0 AND e.deptype = 'e'), \
+            COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0) \
         FROM pg_catalog.pg_class c \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         LEFT JOIN pg_catalog.pg_description d ON d.objoid = c.oid AND d.objsubid = 0 \
@@ -182,6 +184,7 @@ pub(super) async fn relations(client: &Client) -> Result<Vec<Relation>> {
                 },
                 row_security: get(row, 12)?,
                 extension: get(row, 13)?,
+                filenode: get(row, 14)?,
             })
         })
         .collect()
@@ -282,17 +285,13 @@ pub(super) async fn keys(client: &Client, server: &Server, relations: &[u32]) ->
 
 /// Sizes of the heaps among `relations`; `None` when a table is locked so that even its size cannot be asked for.
 pub(super) async fn sizes(client: &Client, relations: &[u32]) -> Result<Option<HashMap<u32, Size>>> {
-    let sql = "SELECT c.oid, COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0), \
-            COALESCE(pg_catalog.pg_relation_size(c.oid), 0), COALESCE(pg_catalog.pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) \
+    let sql = "SELECT c.oid, COALESCE(pg_catalog.pg_relation_size(c.oid), 0), \
+            COALESCE(pg_catalog.pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) \
         FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1) AND c.relkind IN ('r', 'm')";
     let found = match rows(client, sql, &[(&relations, Type::OID_ARRAY)]).await {
         Ok(found) => found,
         Err(error) if error.code() == Some(SqlState::LOCK_NOT_AVAILABLE.code()) => return Ok(None),
         Err(error) => return Err(error),
     };
-    found
-        .iter()
-        .map(|row| Ok((get(row, 0)?, Size { filenode: get(row, 1)?, main: unsigned(row, 2)?, toast: unsigned(row, 3)? })))
-        .collect::<Result<_>>()
-        .map(Some)
+    found.iter().map(|row| Ok((get(row, 0)?, Size { main: unsigned(row, 1)?, toast: unsigned(row, 2)? }))).collect::<Result<_>>().map(Some)
 }
