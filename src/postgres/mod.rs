@@ -1,12 +1,18 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its types, its wire format.
 
+mod array;
 pub mod catalog;
 pub mod chunk;
+mod column;
 pub mod connect;
 pub mod copy;
 pub mod decode;
-pub mod numeric;
+mod numeric;
+#[cfg(test)]
+mod payload;
 pub mod quote;
+mod temporal;
 pub mod tls;
+mod type_table;
 pub mod types;
 pub mod wire;
