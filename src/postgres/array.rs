@@ -1,0 +1,124 @@
+//! PostgreSQL's arrays as list columns.
+//!
+//! Arrays are declared without dimensions, so that a value with more than one can be in any array column; it is an
+//! error then, never flattened. Where an array's numbering starts (its lower bound, almost always 1) is not kept.
+
+use super::column::{Column, Fault, Finished, Maker, Nulls, Step, with_slack};
+use arrow::array::{ArrayRef, ListArray};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::FieldRef;
+use std::sync::Arc;
+
+/// A column of one-dimensional arrays whose elements go into `element`.
+pub(super) fn list(field: FieldRef, element: Maker) -> Maker {
+    Arc::new(move || {
+        Box::new(List { field: field.clone(), elements: element(), offsets: vec![0], nulls: Nulls::default(), last: 0 })
+    })
+}
+
+struct List {
+    field: FieldRef,
+    elements: Box<dyn Column>,
+    offsets: Vec<i32>,
+    nulls: Nulls,
+    last: usize,
+}
+
+impl Column for List {
+    fn push(&mut self, field: &[u8], held: &mut usize) -> Step {
+        let mut rest = field;
+        let count = dimensions(&mut rest)?;
+        // Each element has at least its length on the wire.
+        if count > rest.len() / 4 {
+            return Err(Fault::malformed(format!("an array claims {count} elements in {} bytes", rest.len())));
+        }
+        let start = self.offsets.last().copied().unwrap_or(0);
+        let Some(end) = i32::try_from(count).ok().and_then(|count| start.checked_add(count)) else { return Err(Fault::full()) };
+        for _ in 0..count {
+            match int(&mut rest)? {
+                -1 => self.elements.push_null(),
+                len => {
+                    let len = usize::try_from(len).map_err(|_| Fault::malformed(format!("an array element has the length {len}")))?;
+                    let Some((value, after)) = rest.split_at_checked(len) else { return Err(cut_off(len, rest.len())) };
+                    self.elements.push(value, held)?;
+                    rest = after;
+                }
+            }
+        }
+        if !rest.is_empty() {
+            return Err(Fault::malformed(format!("an array is followed by {} bytes that are not part of it", rest.len())));
+        }
+        self.offsets.push(end);
+        *held += count * self.elements.width();
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.nulls.push(self.offsets.len() - 1);
+        self.offsets.push(self.offsets.last().copied().unwrap_or(0));
+    }
+
+    fn width(&self) -> usize {
+        size_of::<i32>()
+    }
+
+    fn reserve(&mut self) {
+        self.offsets.reserve_exact(with_slack(self.last));
+        self.elements.reserve();
+    }
+
+    fn finish(&mut self) -> Finished {
+        self.last = self.offsets.len() - 1;
+        let nulls = self.nulls.finish(self.last);
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        let elements = self.elements.finish().map_err(|(element, fault)| {
+            let row = offsets.partition_point(|start| usize::try_from(*start).is_ok_and(|start| start <= element));
+            (row.saturating_sub(1), fault)
+        })?;
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        ListArray::try_new(self.field.clone(), offsets, elements, nulls).map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef))
+    }
+}
+
+/// Reads an array's header (`array_send`): dimensions, whether there are NULLs, the element's type, and for each
+/// dimension its length and lower bound. Returns the number of elements.
+///
+/// The element's type is not compared with the catalog's: for an array of a domain it is the domain's, while the
+/// catalog's is the base type.
+fn dimensions(rest: &mut &[u8]) -> Step<usize> {
+    let count = int(rest)?;
+    let nulls = int(rest)?;
+    let _element_type = int(rest)?;
+    if !matches!(nulls, 0 | 1) {
+        return Err(Fault::malformed(format!("an array has the flags {nulls:#x}")));
+    }
+    match count {
+        0 => Ok(0),
+        1 => {
+            let len = int(rest)?;
+            let _lower_bound = int(rest)?;
+            usize::try_from(len).map_err(|_| Fault::malformed(format!("an array has the length {len}")))
+        }
+        // `MAXDIM` in PostgreSQL's `c.h`.
+        2..=6 => {
+            let mut lengths = Vec::with_capacity(6);
+            for _ in 0..count {
+                lengths.push(int(rest)?.to_string());
+                int(rest)?;
+            }
+            Err(Fault::unfit(format!("an array of {}", lengths.join(" × ")), "not one-dimensional"))
+        }
+        _ => Err(Fault::malformed(format!("an array has {count} dimensions"))),
+    }
+}
+
+fn int(rest: &mut &[u8]) -> Step<i32> {
+    let Some((bytes, after)) = rest.split_first_chunk::<4>() else { return Err(cut_off(4, rest.len())) };
+    *rest = after;
+    Ok(i32::from_be_bytes(*bytes))
+}
+
+#[cold]
+fn cut_off(needed: usize, found: usize) -> Box<Fault> {
+    Fault::malformed(format!("an array ends early: {needed} bytes are expected, {found} are left"))
+}

@@ -1,0 +1,341 @@
+//! Columns under construction: values in their wire form go in one by one, an Arrow array comes out.
+//!
+//! Promises: a value is appended whole or the batch is given up; bytes from the server never panic and never make
+//! anything larger than themselves allocate beforehand. Knows no PostgreSQL types: what a field's bytes mean is a
+//! closure from `types`, chosen once per column and compiled into the column's own `push`.
+
+use arrow::array::types::ArrowPrimitiveType;
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, PrimitiveArray, StringArray,
+};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::DataType;
+use std::fmt::Display;
+use std::sync::Arc;
+
+/// Why a value did not become an element of the array. The decoder adds table, column and row.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The bytes do not have the form that PostgreSQL's send function gives them.
+    Malformed(String),
+    /// A good value that the destination type has no room for.
+    Unfit {
+        /// The value as people write it.
+        value: String,
+        /// Why it does not fit, to follow "is".
+        why: String,
+    },
+    /// Text that is not UTF-8.
+    Encoding,
+    /// The caller let the batch grow beyond what 32-bit offsets reach, or Arrow refused what we built.
+    Bug(String),
+}
+
+/// The result of appending one value. Boxed, because the good case has to fit a register.
+pub(super) type Step<T = ()> = Result<T, Box<Fault>>;
+
+impl Fault {
+    #[cold]
+    pub(super) fn malformed(what: impl Into<String>) -> Box<Self> {
+        Box::new(Self::Malformed(what.into()))
+    }
+
+    #[cold]
+    pub(super) fn unfit(value: impl Into<String>, why: impl Into<String>) -> Box<Self> {
+        Box::new(Self::Unfit { value: value.into(), why: why.into() })
+    }
+
+    #[cold]
+    pub(super) fn bug(what: impl Display) -> Box<Self> {
+        Box::new(Self::Bug(what.to_string()))
+    }
+
+    #[cold]
+    pub(super) fn full() -> Box<Self> {
+        Self::bug("a batch has grown beyond 2 GiB in one column and was not cut")
+    }
+}
+
+/// One column under construction.
+pub(super) trait Column: Send {
+    /// Appends the value whose wire form is `field`; adds to `held` the bytes it takes beyond [`Self::width`].
+    fn push(&mut self, field: &[u8], held: &mut usize) -> Step;
+
+    /// Appends a NULL.
+    fn push_null(&mut self);
+
+    /// Bytes that every row takes, NULL or not.
+    fn width(&self) -> usize;
+
+    /// Makes room for a batch like the last one. Called before the first row of a batch, not at the end of the last,
+    /// so that a reader that waits for its next chunk holds nothing.
+    fn reserve(&mut self);
+
+    /// Takes the rows out.
+    fn finish(&mut self) -> Finished;
+}
+
+/// A finished array, or the row, from 0, that keeps it from being one.
+pub(super) type Finished = Result<ArrayRef, (usize, Box<Fault>)>;
+
+/// Makes one fresh column; a plan holds it, each COPY calls it.
+pub(super) type Maker = Arc<dyn Fn() -> Box<dyn Column> + Send + Sync>;
+
+/// The field as an array, or an error that says how long it should have been.
+#[inline]
+pub(super) fn exact_bytes<const N: usize>(field: &[u8]) -> Step<[u8; N]> {
+    match field.try_into() {
+        Ok(array) => Ok(array),
+        Err(_) => Err(wrong_length(N, field.len())),
+    }
+}
+
+#[cold]
+fn wrong_length(expected: usize, found: usize) -> Box<Fault> {
+    Fault::malformed(format!("{expected} bytes are expected, {found} were sent"))
+}
+
+/// Room for as many as last time and an eighth more.
+pub(super) fn with_slack(last: usize) -> usize {
+    last + last / 8
+}
+
+/// Which rows are NULL. Costs nothing while there are none: bits are written when a NULL comes, up to its row.
+#[derive(Default)]
+pub(super) struct Nulls {
+    bits: Option<BooleanBufferBuilder>,
+}
+
+impl Nulls {
+    pub(super) fn push(&mut self, row: usize) {
+        let bits = self.bits.get_or_insert_with(|| BooleanBufferBuilder::new(1024));
+        bits.append_n(row - bits.len(), true);
+        bits.append(false);
+    }
+
+    pub(super) fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
+        let mut bits = self.bits.take()?;
+        bits.append_n(rows - bits.len(), true);
+        Some(NullBuffer::new(bits.finish()))
+    }
+}
+
+/// A column of `T`; `read` turns a field into one value.
+pub(super) fn primitive<T: ArrowPrimitiveType>(
+    data_type: DataType,
+    read: impl Fn(&[u8]) -> Step<T::Native> + Copy + Send + Sync + 'static,
+) -> Maker {
+    Arc::new(move || {
+        Box::new(Primitive::<T, _> { read, data_type: data_type.clone(), values: Vec::new(), nulls: Nulls::default(), last: 0 })
+    })
+}
+
+struct Primitive<T: ArrowPrimitiveType, F> {
+    read: F,
+    data_type: DataType,
+    values: Vec<T::Native>,
+    nulls: Nulls,
+    last: usize,
+}
+
+impl<T: ArrowPrimitiveType, F: Fn(&[u8]) -> Step<T::Native> + Send> Column for Primitive<T, F> {
+    fn push(&mut self, field: &[u8], _held: &mut usize) -> Step {
+        self.values.push((self.read)(field)?);
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.nulls.push(self.values.len());
+        self.values.push(T::Native::default());
+    }
+
+    fn width(&self) -> usize {
+        size_of::<T::Native>()
+    }
+
+    fn reserve(&mut self) {
+        self.values.reserve_exact(with_slack(self.last));
+    }
+
+    fn finish(&mut self) -> Finished {
+        self.last = self.values.len();
+        let nulls = self.nulls.finish(self.last);
+        let values = ScalarBuffer::from(std::mem::take(&mut self.values));
+        let array = PrimitiveArray::<T>::try_new(values, nulls).map_err(|error| (0, Fault::bug(error)))?;
+        Ok(Arc::new(array.with_data_type(self.data_type.clone())))
+    }
+}
+
+/// A column of booleans; one byte on the wire, 0 or 1 (`boolsend`).
+pub(super) fn boolean() -> Maker {
+    Arc::new(|| Box::new(Boolean { values: BooleanBufferBuilder::new(0), nulls: Nulls::default(), last: 0 }))
+}
+
+struct Boolean {
+    values: BooleanBufferBuilder,
+    nulls: Nulls,
+    last: usize,
+}
+
+impl Column for Boolean {
+    fn push(&mut self, field: &[u8], _held: &mut usize) -> Step {
+        match exact_bytes(field)? {
+            [0] => self.values.append(false),
+            [1] => self.values.append(true),
+            [other] => return Err(Fault::malformed(format!("a boolean has the value {other}"))),
+        }
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.nulls.push(self.values.len());
+        self.values.append(false);
+    }
+
+    /// A bit, and the bit that says whether it is NULL, rounded up.
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn reserve(&mut self) {
+        self.values.reserve(with_slack(self.last));
+    }
+
+    fn finish(&mut self) -> Finished {
+        self.last = self.values.len();
+        let nulls = self.nulls.finish(self.last);
+        Ok(Arc::new(BooleanArray::new(self.values.finish(), nulls)))
+    }
+}
+
+/// A text column whose fields are the text.
+pub(super) fn text() -> Maker {
+    variable(true, |field, out| {
+        out.extend_from_slice(field);
+        Ok(())
+    })
+}
+
+/// A binary column whose fields are the bytes.
+pub(super) fn binary() -> Maker {
+    variable(false, |field, out| {
+        out.extend_from_slice(field);
+        Ok(())
+    })
+}
+
+/// A text column; `write` appends a field's text to the column's.
+pub(super) fn text_from(write: impl Fn(&[u8], &mut Vec<u8>) -> Step + Copy + Send + Sync + 'static) -> Maker {
+    variable(true, write)
+}
+
+fn variable(utf8: bool, write: impl Fn(&[u8], &mut Vec<u8>) -> Step + Copy + Send + Sync + 'static) -> Maker {
+    Arc::new(move || {
+        Box::new(Variable { write, utf8, data: Vec::new(), offsets: vec![0], nulls: Nulls::default(), last_bytes: 0, last_rows: 0 })
+    })
+}
+
+struct Variable<F> {
+    write: F,
+    utf8: bool,
+    data: Vec<u8>,
+    /// One more than there are rows: where each begins, and where the last ends.
+    offsets: Vec<i32>,
+    nulls: Nulls,
+    last_bytes: usize,
+    last_rows: usize,
+}
+
+impl<F: Fn(&[u8], &mut Vec<u8>) -> Step + Send> Column for Variable<F> {
+    fn push(&mut self, field: &[u8], held: &mut usize) -> Step {
+        let before = self.data.len();
+        (self.write)(field, &mut self.data)?;
+        let end = self.data.len();
+        let Ok(offset) = i32::try_from(end) else { return Err(Fault::full()) };
+        self.offsets.push(offset);
+        *held += end - before;
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.nulls.push(self.offsets.len() - 1);
+        self.offsets.push(self.offsets.last().copied().unwrap_or(0));
+    }
+
+    fn width(&self) -> usize {
+        size_of::<i32>()
+    }
+
+    fn reserve(&mut self) {
+        self.data.reserve_exact(with_slack(self.last_bytes));
+        self.offsets.reserve_exact(with_slack(self.last_rows));
+    }
+
+    fn finish(&mut self) -> Finished {
+        (self.last_bytes, self.last_rows) = (self.data.len(), self.offsets.len() - 1);
+        let nulls = self.nulls.finish(self.last_rows);
+        let data = Buffer::from_vec(std::mem::take(&mut self.data));
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        if self.utf8 && simdutf8::basic::from_utf8(&data).is_err() {
+            return Err((not_utf8(&data, &offsets), Box::new(Fault::Encoding)));
+        }
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        if !self.utf8 {
+            return BinaryArray::try_new(offsets, data, nulls).map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef));
+        }
+        // The text as a whole can be UTF-8 while a value is not: half a character at the end of one, the other half
+        // at the start of the next. That is the one thing left that can be refused here.
+        match StringArray::try_new(offsets.clone(), data.clone(), nulls) {
+            Ok(array) => Ok(Arc::new(array)),
+            Err(_) => Err((not_utf8(&data, &offsets), Box::new(Fault::Encoding))),
+        }
+    }
+}
+
+/// The first row whose text is not UTF-8.
+#[cold]
+fn not_utf8(data: &[u8], offsets: &[i32]) -> usize {
+    let bad = |pair: &[i32]| {
+        let range = usize::try_from(pair[0]).ok()?..usize::try_from(pair[1]).ok()?;
+        std::str::from_utf8(data.get(range)?).err()
+    };
+    offsets.windows(2).position(|pair| bad(pair).is_some()).unwrap_or(0)
+}
+
+/// A column of 16 bytes per row (`uuid_send`).
+pub(super) fn uuid() -> Maker {
+    Arc::new(|| Box::new(Uuid { values: Vec::new(), nulls: Nulls::default(), last: 0 }))
+}
+
+struct Uuid {
+    values: Vec<[u8; 16]>,
+    nulls: Nulls,
+    last: usize,
+}
+
+impl Column for Uuid {
+    fn push(&mut self, field: &[u8], _held: &mut usize) -> Step {
+        self.values.push(exact_bytes(field)?);
+        Ok(())
+    }
+
+    fn push_null(&mut self) {
+        self.nulls.push(self.values.len());
+        self.values.push([0; 16]);
+    }
+
+    fn width(&self) -> usize {
+        16
+    }
+
+    fn reserve(&mut self) {
+        self.values.reserve_exact(with_slack(self.last));
+    }
+
+    fn finish(&mut self) -> Finished {
+        self.last = self.values.len();
+        let nulls = self.nulls.finish(self.last);
+        let values = Buffer::from_vec(std::mem::take(&mut self.values).into_flattened());
+        FixedSizeBinaryArray::try_new(16, values, nulls).map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef))
+    }
+}
