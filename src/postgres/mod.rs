@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod connect;
 pub mod copy;
 pub mod decode;
+pub mod exported;
 pub mod numeric;
 pub mod quote;
 pub mod tls;
