@@ -12,6 +12,8 @@ pub mod decode;
 mod numeric;
 #[cfg(test)]
 mod payload;
+pub mod exported;
+pub mod numeric;
 pub mod quote;
 pub mod scope;
 mod temporal;

@@ -1,0 +1,63 @@
+//! `check`: finds out now what would otherwise fail later.
+
+use super::{Flags, files, print_json, sync};
+use crate::error::{Error, Result};
+use crate::postgres::{catalog, connect};
+use clap::Args;
+use serde_json::json;
+use writers::Destination as _;
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Only read and validate the files; connect to nothing
+    #[arg(long)]
+    pub config_only: bool,
+}
+
+/// Checks the destination when one is given, else the source, and reports in OLake's message.
+pub async fn run(flags: &Flags, args: &CheckArgs) -> Result<()> {
+    let outcome = check(flags, args).await;
+    let status = match &outcome {
+        Ok(()) => json!({"status": "SUCCEEDED"}),
+        Err(error) => json!({"status": "FAILED", "message": error.to_string()}),
+    };
+    print_json(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
+    outcome
+}
+
+async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
+    if flags.config.is_none() && flags.destination.is_none() {
+        return Err(Error::config("nothing to check: neither --config nor --destination is given")
+            .hint("give source.json with --config, destination.json with --destination, or both"));
+    }
+    if flags.config.is_some() {
+        let source = super::read_source(flags)?;
+        let options = source.resolve()?;
+        if !args.config_only {
+            let session = connect::session(&options).await?;
+            let found = catalog::load(&session.client, &source.scope()).await?;
+            for (table, reason) in &found.skipped {
+                tracing::warn!("{table} cannot be read: {reason}");
+            }
+            for warning in &found.warnings {
+                tracing::warn!("{warning}");
+            }
+            tracing::info!("source: {} tables can be read", found.tables.len());
+        }
+    }
+    if flags.destination.is_some() {
+        let destination = super::read_destination(flags)?;
+        if args.config_only {
+            destination.resolve()?;
+        } else {
+            sync::open_destination(&destination, sync::Share::for_check()).await?.check().await?;
+            tracing::info!("destination: can be written");
+        }
+    }
+    if args.config_only && flags.catalog.is_some() {
+        let path = files::streams(flags);
+        super::read_chosen(flags, &path)?;
+    }
+    Ok(())
+}

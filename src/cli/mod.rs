@@ -1,0 +1,191 @@
+//! The command line: OLake's commands and flags, and ours. Only this module prints, reads flags or ends the process.
+
+pub mod check;
+pub mod clear;
+pub mod discover;
+pub mod dry_run;
+pub mod exit;
+pub mod files;
+pub mod log;
+pub mod preview;
+pub mod report;
+pub mod size;
+pub mod spec;
+pub mod sync;
+
+use crate::error::{Error, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use size::ByteSize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Brings PostgreSQL tables into a lakehouse.
+///
+/// discover writes streams.json, sync copies what is chosen there. Data goes to stdout, everything else to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "lakeward", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the JSON schema of source.json, or of destination.json with --destination-type
+    Spec,
+    /// Check that source and destination can be reached with what the files say
+    Check(check::CheckArgs),
+    /// Look at the database and write streams.json
+    Discover,
+    /// Copy the chosen streams to the destination
+    Sync(sync::SyncArgs),
+    /// Remove the chosen streams' tables from the destination, and their entries from the state
+    ClearDestination,
+    /// Print the first rows of a table in the destination
+    Preview(preview::PreviewArgs),
+}
+
+/// Flags that every command accepts, as in OLake.
+#[derive(Clone, Debug, Args)]
+pub struct Flags {
+    /// source.json: how to reach the database
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// streams.json: which tables, and what they become
+    #[arg(long, visible_alias = "streams", global = true, value_name = "FILE")]
+    pub catalog: Option<PathBuf>,
+    /// destination.json: where to write
+    #[arg(long, global = true, value_name = "FILE")]
+    pub destination: Option<PathBuf>,
+    /// state.json to go on from; without it a sync starts anew and writes state.json beside the config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// For spec: parquet or iceberg instead of the source
+    #[arg(long, global = true, value_name = "TYPE")]
+    pub destination_type: Option<String>,
+    /// Do not write streams.json, state.json or stats.json beside the config, but into the temporary folder
+    #[arg(long, global = true)]
+    pub no_save: bool,
+    /// Seconds that discover may take
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    pub timeout: i64,
+    /// For discover: a second catalog; prints how it differs from --catalog, without connecting
+    #[arg(long, global = true, value_name = "FILE")]
+    pub difference: Option<PathBuf>,
+    /// For discover: what destination databases start with, instead of "postgres"
+    #[arg(long, global = true, value_name = "PREFIX")]
+    pub destination_database_prefix: Option<String>,
+    /// Key of encrypted config files
+    #[arg(long, global = true, value_name = "KEY", hide = true)]
+    pub encryption_key: Option<String>,
+    /// Accepted for compatibility, has no effect: batches are sized by bytes
+    #[arg(long, global = true, value_name = "ROWS", hide = true)]
+    pub destination_buffer_size: Option<i64>,
+    /// Accepted for compatibility, has no effect: discover asks for all tables at once
+    #[arg(long, global = true, value_name = "N", hide = true)]
+    pub max_discover_threads: Option<i64>,
+    /// Warn about unknown keys in files instead of refusing them
+    #[arg(long, global = true)]
+    pub lenient: bool,
+    /// Format of what is printed to stderr
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// error, warn, info, debug or trace; or a filter such as lakeward=debug
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info", env = "LAKEWARD_LOG")]
+    pub log_level: String,
+    /// Memory that a sync may use: 512MiB, 2GB …; default a quarter of the machine or cgroup
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub memory_limit: Option<ByteSize>,
+}
+
+/// Format of what is printed to stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people; progress bars on a terminal.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Runs the command line; the only place that decides the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = match log::start(&cli.flags) {
+        Ok(screen) => screen,
+        Err(error) => return fail_early(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail_early(&Error::bug(format!("start the runtime: {error}"))),
+    };
+    let outcome = runtime.block_on(run(cli, &screen));
+    runtime.shutdown_background();
+    if let Err(error) = &outcome {
+        log::error(error);
+    }
+    exit::code(&outcome)
+}
+
+async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
+    let Cli { flags, command } = cli;
+    if flags.encryption_key.as_deref().is_some_and(|key| !key.is_empty()) {
+        return Err(Error::config("--encryption-key is not built in this version").hint("give the config files unencrypted, with secrets as ${NAME}"));
+    }
+    for (flag, given) in [("destination-buffer-size", flags.destination_buffer_size), ("max-discover-threads", flags.max_discover_threads)] {
+        if given.is_some() {
+            tracing::info!("--{flag} is accepted for compatibility, has no effect");
+        }
+    }
+    match command {
+        Command::Spec => spec::run(&flags),
+        Command::Check(args) => check::run(&flags, &args).await,
+        Command::Discover => discover::run(&flags).await,
+        Command::Sync(args) => Box::pin(sync::run(&flags, &args, screen)).await,
+        Command::ClearDestination => clear::run(&flags).await,
+        Command::Preview(args) => preview::run(&flags, &args).await,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "there is no log yet")]
+fn fail_early(error: &Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(exit::status(error.kind()))
+}
+
+/// Prints data: one JSON document on one line of stdout.
+#[expect(clippy::print_stdout, reason = "stdout is data")]
+pub fn print_json(value: &serde_json::Value) {
+    println!("{value}");
+}
+
+/// Logs what was accepted without effect, once.
+fn tell(notes: &[String]) {
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+}
+
+fn read_source(flags: &Flags) -> Result<crate::config::source::Source> {
+    use crate::config::load::{FileKind, load};
+    let path = files::required(&flags.config, "config", "source.json")?;
+    let loaded = load(path, FileKind::Source, flags.lenient)?;
+    tell(&loaded.notes);
+    Ok(loaded.value)
+}
+
+fn read_destination(flags: &Flags) -> Result<crate::config::destination::Destination> {
+    use crate::config::load::{FileKind, load};
+    let path = files::required(&flags.destination, "destination", "destination.json")?;
+    let loaded = load(path, FileKind::Destination, flags.lenient)?;
+    tell(&loaded.notes);
+    Ok(loaded.value)
+}
+
+fn read_chosen(flags: &Flags, path: &std::path::Path) -> Result<Vec<crate::config::selection::Chosen>> {
+    use crate::config::load::{FileKind, load};
+    let loaded = load::<crate::config::streams::StreamsFile>(path, FileKind::Streams, flags.lenient)?;
+    tell(&loaded.notes);
+    crate::config::selection::choose(&loaded.value, None).map_err(|e| e.doing(path.display().to_string()))
+}

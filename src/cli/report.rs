@@ -1,0 +1,188 @@
+//! Progress and summary of a sync: bars on a terminal, lines elsewhere, `stats.json` beside the config.
+
+use super::log::Screen;
+use super::size::{bytes, count};
+use crate::error::Result;
+use crate::state::file::write_atomically;
+use crate::sync::meter::{Meter, Phase};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// Bars shown at once; the rest is counted in the last line.
+const BARS: usize = 12;
+/// Interval of bars, of plain lines, and of `stats.json` (OLake's).
+const BAR_INTERVAL: Duration = Duration::from_millis(150);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+const STATS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Watches a run and tells about it.
+#[derive(Debug)]
+pub struct Report {
+    screen: Screen,
+    meters: Vec<Arc<Meter>>,
+    bars: Vec<(usize, ProgressBar)>,
+    total: ProgressBar,
+    stats: PathBuf,
+    readers: usize,
+    started: Instant,
+}
+
+impl Report {
+    /// A report on `meters`.
+    pub fn new(screen: &Screen, meters: Vec<Arc<Meter>>, stats: PathBuf, readers: usize) -> Self {
+        let total = screen.bars.add(ProgressBar::new_spinner());
+        total.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { screen: screen.clone(), meters, bars: Vec::new(), total, stats, readers, started: Instant::now() }
+    }
+
+    /// Tells until it is dropped or aborted.
+    pub async fn watch(&mut self) {
+        let mut lines = Instant::now();
+        let mut stats = Instant::now();
+        loop {
+            tokio::time::sleep(BAR_INTERVAL).await;
+            if self.screen.interactive {
+                self.draw();
+            } else if lines.elapsed() >= LINE_INTERVAL {
+                lines = Instant::now();
+                tracing::info!("{}", self.line());
+            }
+            if stats.elapsed() >= STATS_INTERVAL {
+                stats = Instant::now();
+                if let Err(error) = self.write_stats() {
+                    tracing::warn!("{error}");
+                }
+            }
+        }
+    }
+
+    fn draw(&mut self) {
+        let style = ProgressStyle::with_template("{prefix:32!} {bar:24} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bars.retain(|(index, bar)| {
+            let active = matches!(self.meters[*index].phase(), Phase::Reading | Phase::Committing);
+            if !active {
+                bar.finish_and_clear();
+            }
+            active
+        });
+        for (index, meter) in self.meters.iter().enumerate() {
+            if self.bars.len() >= BARS {
+                break;
+            }
+            if matches!(meter.phase(), Phase::Reading | Phase::Committing) && !self.bars.iter().any(|(i, _)| *i == index) {
+                let bar = self.screen.bars.insert_before(&self.total, ProgressBar::new(1));
+                bar.set_style(style.clone());
+                bar.set_prefix(meter.id.clone());
+                self.bars.push((index, bar));
+            }
+        }
+        for (index, bar) in &self.bars {
+            let meter = &self.meters[*index];
+            bar.set_length(meter.chunks_planned.load(Relaxed).max(1));
+            bar.set_position(meter.chunks_done.load(Relaxed));
+            bar.set_message(describe(meter));
+        }
+        self.total.set_message(self.line());
+    }
+
+    fn line(&self) -> String {
+        let sum = |counter: fn(&Meter) -> u64| self.meters.iter().map(|m| counter(m)).sum::<u64>();
+        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+        let read = sum(|m| m.bytes_read.load(Relaxed));
+        format!(
+            "{} of {} streams done, {} rows, {} at {}/s, {:.0} s",
+            self.meters.iter().filter(|m| m.phase() == Phase::Done).count(),
+            self.meters.len(),
+            count(sum(|m| m.rows_read.load(Relaxed))),
+            bytes(read),
+            bytes((read as f64 / seconds) as u64),
+            seconds
+        )
+    }
+
+    /// Writes `stats.json` with OLake's keys, and ours under `streams`.
+    pub fn write_stats(&self) -> Result<()> {
+        let rows: u64 = self.meters.iter().map(|m| m.rows_read.load(Relaxed)).sum();
+        let read: u64 = self.meters.iter().map(|m| m.bytes_read.load(Relaxed)).sum();
+        let estimated: u64 = self.meters.iter().map(|m| m.rows_estimated.load(Relaxed).max(m.rows_read.load(Relaxed))).sum();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let speed = rows as f64 / seconds.max(0.001);
+        let remaining = match speed > 0.0 {
+            true => format!("{:.2} s", estimated.saturating_sub(rows) as f64 / speed),
+            false => "Not Determined".to_owned(),
+        };
+        let streams: Vec<_> = self.meters.iter().map(|m| stream_stats(m)).collect();
+        let value = json!({
+            "Writer Threads": self.readers, "Synced Records": rows, "Bytes Read": read, "Speed": format!("{speed:.2} rps"),
+            "Seconds Elapsed": format!("{seconds:.2}"), "Estimated Remaining Time": remaining,
+            "Memory Usage Bytes": resident_bytes(), "streams": streams,
+        });
+        write_atomically(&self.stats, format!("{value:#}\n").as_bytes())
+    }
+
+    /// Ends the bars and prints the summary: per stream rows, files, bytes, seconds.
+    pub fn finish(&mut self) -> Result<()> {
+        for (_, bar) in self.bars.drain(..) {
+            bar.finish_and_clear();
+        }
+        self.total.finish_and_clear();
+        let width = self.meters.iter().map(|m| m.id.chars().count()).max().unwrap_or(6).clamp(6, 60);
+        let mut total = writers::Stats::default();
+        tracing::info!("{:width$} {:>14} {:>7} {:>10} {:>9}", "stream", "rows", "files", "bytes", "seconds");
+        for meter in &self.meters {
+            let stats = meter.stats();
+            total += stats;
+            match meter.phase() {
+                Phase::Done => tracing::info!(
+                    "{:width$} {:>14} {:>7} {:>10} {:>9.2}",
+                    meter.id,
+                    count(stats.rows),
+                    stats.files,
+                    bytes(stats.bytes),
+                    meter.elapsed().as_secs_f64()
+                ),
+                Phase::Failed => tracing::info!("{:width$} failed", meter.id),
+                _ => tracing::info!("{:width$} not finished: {} of {} chunks staged", meter.id, meter.chunks_done.load(Relaxed), meter.chunks_planned.load(Relaxed)),
+            }
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        tracing::info!("{:width$} {:>14} {:>7} {:>10} {:>9.2}", "total", count(total.rows), total.files, bytes(total.bytes), seconds);
+        self.write_stats()
+    }
+}
+
+fn describe(meter: &Meter) -> String {
+    let rows = meter.rows_read.load(Relaxed);
+    let seconds = meter.elapsed().as_secs_f64().max(0.001);
+    let speed = bytes((meter.bytes_read.load(Relaxed) as f64 / seconds) as u64);
+    let estimated = meter.rows_estimated.load(Relaxed);
+    let eta = match rows > 0 && estimated > rows {
+        true => format!(", ETA {:.0} s", (estimated - rows) as f64 / (rows as f64 / seconds)),
+        false => String::new(),
+    };
+    match meter.phase() {
+        Phase::Committing => "committing".to_owned(),
+        _ => format!("{} rows, {speed}/s{eta}", count(rows)),
+    }
+}
+
+fn stream_stats(meter: &Meter) -> serde_json::Value {
+    let stats = meter.stats();
+    json!({
+        "stream": meter.id, "status": format!("{:?}", meter.phase()).to_lowercase(), "rows_read": meter.rows_read.load(Relaxed),
+        "bytes_read": meter.bytes_read.load(Relaxed), "chunks": meter.chunks_planned.load(Relaxed), "chunks_done": meter.chunks_done.load(Relaxed),
+        "chunks_kept": meter.chunks_kept.load(Relaxed), "rows": stats.rows, "files": stats.files, "bytes": stats.bytes,
+        "seconds": (meter.elapsed().as_secs_f64() * 1000.0).round() / 1000.0, "error": meter.failure().map(|(_, message, _)| message),
+    })
+}
+
+/// Resident memory of this process (`/proc/self/statm`), 0 where that is not to be had.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+    pages * 4096
+}

@@ -1,0 +1,181 @@
+//! `sync`: reads the four files, prepares the run, watches it, and says what landed.
+
+use super::log::Screen;
+use super::report::Report;
+use super::{Flags, files};
+use crate::config::destination::Destination;
+use crate::config::selection::Chosen;
+use crate::error::{Error, Kind, Result};
+use crate::memory::Memory;
+use crate::shutdown;
+use crate::state::State;
+use crate::state::file::StateFile;
+use crate::sync::keeper::Keeper;
+use crate::sync::{Effort, Run, plan_streams};
+use chrono::Utc;
+use clap::Args;
+use std::sync::Arc;
+use writers::parquet::{Parquet, Resources};
+
+/// Flags of `sync`.
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// Only these streams of the catalog's selection: namespace.name, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Print what would be read, as JSON, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Bytes of heap per chunk.
+const CHUNK_BYTES: u64 = 128 << 20;
+/// What the process needs besides batches, encoders and receive buffers.
+const BASE_BYTES: usize = 40 << 20;
+/// Receive buffer of a reader, and its share of small things.
+const READER_BYTES: usize = 2 << 20;
+/// Least memory that a reader with its encoder can work in.
+const READER_MIN: usize = 12 << 20;
+
+/// How the memory limit is divided.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// Connections that read.
+    pub readers: usize,
+    /// Encoded bytes that one part may hold before it closes a row group.
+    pub row_group_bytes: usize,
+    /// Pool of batches.
+    pub pool_bytes: usize,
+    /// A batch is cut at this size.
+    pub batch_bytes: usize,
+}
+
+impl Share {
+    /// Divides `limit` bytes among `readers`; fewer read when that is too little for all.
+    ///
+    /// A quarter of what is left after the base is kept free: allocators and the kernel round up.
+    pub fn of(limit: u64, readers: usize) -> Result<Self> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let usable = limit.saturating_sub(BASE_BYTES) / 4 * 3;
+        if usable < READER_MIN {
+            let least = (BASE_BYTES + READER_MIN * 4 / 3).div_ceil(1 << 20);
+            return Err(Error::config(format!("--memory-limit: found {} MiB, at least {least} MiB are needed", limit >> 20)));
+        }
+        let readers = readers.clamp(1, usable / READER_MIN);
+        let each = usable / readers - READER_BYTES;
+        let row_group_bytes = (each / 3).clamp(2 << 20, 64 << 20);
+        let pool_bytes = usable - readers * (READER_BYTES + row_group_bytes);
+        let batch_bytes = (pool_bytes / readers / 4).saturating_sub(1 << 20).clamp(256 << 10, 8 << 20);
+        Ok(Self { readers, row_group_bytes, pool_bytes, batch_bytes })
+    }
+
+    /// For commands that write next to nothing.
+    pub fn for_check() -> Self {
+        Self { readers: 1, row_group_bytes: 4 << 20, pool_bytes: 8 << 20, batch_bytes: 1 << 20 }
+    }
+}
+
+/// Opens the destination that the file names.
+pub async fn open_destination(destination: &Destination, share: Share) -> Result<Parquet> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("encode-{i}")).build();
+    let pool = Arc::new(pool.map_err(|e| Error::bug(format!("start the encoding threads: {e}")))?);
+    let resources = Resources { pool, row_group_bytes: share.row_group_bytes, now: Utc::now() };
+    Ok(Parquet::open(destination.resolve()?, resources).await?)
+}
+
+/// Runs a sync.
+pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> {
+    files::required(&flags.config, "config", "source.json")?;
+    files::required(&flags.destination, "destination", "destination.json")?;
+    let source = super::read_source(flags)?;
+    let options = source.resolve()?;
+    let destination = super::read_destination(flags)?;
+    let chosen = restrict(super::read_chosen(flags, &files::streams(flags))?, &args.only)?;
+    let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
+    let share = Share::of(limit, source.threads())?;
+    if share.readers < source.threads() {
+        tracing::warn!("--memory-limit allows {} readers instead of max_threads = {}", share.readers, source.threads());
+    }
+    let plans = plan_streams(&options, chosen, Utc::now()).await?;
+    for (plan, _) in &plans {
+        for note in &plan.notes {
+            tracing::warn!("{}: {note}", plan.id);
+        }
+    }
+    if args.dry_run {
+        return super::dry_run::print(&options, &plans, CHUNK_BYTES).await;
+    }
+    let destination = open_destination(&destination, share).await?;
+    let file = StateFile::lock(&files::state(flags))?;
+    // As in OLake, a state file is read only when it is named.
+    let state = match flags.state.is_some() {
+        true => file.load()?.unwrap_or_default(),
+        false => State::default(),
+    };
+    let state_path = file.path().to_owned();
+    let effort = Effort {
+        readers: share.readers,
+        retries: source.retries(),
+        chunk_bytes: CHUNK_BYTES,
+        memory: Memory::new(share.pool_bytes),
+        batch_bytes: share.batch_bytes,
+    };
+    let mut run = Run::prepare(options, effort, Keeper::new(file, state), &destination, plans).await?;
+    let mut report = Report::new(screen, run.meters(), files::stats(flags), share.readers);
+    let outcome = tokio::select! {
+        outcome = run.full_refresh() => outcome,
+        () = report.watch() => Ok(()),
+        () = shutdown::requested() => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
+    };
+    run.save()?;
+    report.finish()?;
+    outcome.map_err(|error| match error.advice() {
+        None => {
+            let hint = format!("run the same command with --state {} to go on with the chunks that are done", state_path.display());
+            error.hint(hint)
+        }
+        Some(_) => error,
+    })
+}
+
+/// Keeps the streams named with `--only`.
+pub(super) fn restrict(chosen: Vec<Chosen>, only: &[String]) -> Result<Vec<Chosen>> {
+    if only.is_empty() {
+        return Ok(chosen);
+    }
+    let id = |c: &Chosen| format!("{}.{}", c.stream.namespace, c.stream.name);
+    if let Some(unknown) = only.iter().find(|name| !chosen.iter().any(|c| id(c) == **name)) {
+        return Err(Error::config(format!("{unknown:?} is not among the selected streams of the catalog")));
+    }
+    Ok(chosen.into_iter().filter(|c| only.contains(&id(c))).collect())
+}
+
+/// A quarter of the machine's or the cgroup's memory.
+fn default_limit() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let meminfo = read("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")).and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    let machine = total.map_or(4 << 30, |kb| kb * 1024);
+    let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let cgroup = cgroup.iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min().unwrap_or(u64::MAX);
+    machine.min(cgroup) / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_add_up_to_more_than_the_limit() {
+        for limit in [64 << 20, 100 << 20, 256 << 20, 1 << 30, 64 << 30_u64] {
+            for readers in [1, 2, 3, 16, 64, 1000] {
+                let share = Share::of(limit, readers).expect("enough");
+                let used = BASE_BYTES + share.readers * (READER_BYTES + share.row_group_bytes) + share.pool_bytes;
+                assert!(used as u64 <= limit, "{limit} {readers} {share:?}");
+                assert!(share.readers * (share.batch_bytes + (1 << 20)) <= share.pool_bytes, "{limit} {readers} {share:?}");
+            }
+        }
+        assert!(Share::of(20 << 20, 1).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! Reading and writing the state file: atomically, and by one run at a time.
+
+use super::State;
+use crate::error::{Error, Kind, Result};
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// The state file of a run. Holds a lock (`<file>.lock`) until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateFile {
+    /// Takes the lock beside `path`. Another run that holds it is an error.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(|e| io(parent, "create folder", &e))?;
+        let lock_path = with_suffix(path, ".lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(|e| io(&lock_path, "open", &e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Error::state(format!("{}: another run holds this state file", path.display()))
+                .hint("wait for the other run to end, or give this one another --state")),
+            Err(TryLockError::Error(e)) => Err(io(&lock_path, "lock", &e)),
+        }
+    }
+
+    /// Where the state is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the state; `None` when there is no file yet.
+    pub fn load(&self) -> Result<Option<State>> {
+        load(&self.path)
+    }
+
+    /// Writes the state: temporary file, fsync, rename, fsync of the folder.
+    pub fn save(&self, state: &State) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(state).map_err(|e| Error::bug(format!("serialise the state: {e}")))?;
+        text.push(b'\n');
+        write_atomically(&self.path, &text)
+    }
+}
+
+/// Reads a state file; `None` when there is none. A file that is not a state file is an error, and is left as it is.
+pub fn load(path: &Path) -> Result<Option<State>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io(path, "read", &e)),
+    };
+    // OLake's own samples create the file as `{}`.
+    let state: State = serde_json::from_slice(&text).map_err(|e| {
+        Error::state(format!("{}: not a state file: {e}", path.display()))
+            .hint("restore the file from a copy, or run without --state to load the tables again")
+    })?;
+    state.validate().map_err(|e| e.doing(format!("read {}", path.display())))?;
+    Ok(Some(state))
+}
+
+/// Replaces `path` by `text` so that a reader, or a crash, sees the old content or the new one.
+pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = with_suffix(path, &format!(".{}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(parent)?.sync_all()
+    })();
+    written.map_err(|e| {
+        // The error that matters is the first one; a leftover is overwritten by the next save.
+        let _ = fs::remove_file(&temporary);
+        io(path, "write", &e)
+    })
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn io(path: &Path, doing: &str, error: &std::io::Error) -> Error {
+    let hint = match error.kind() {
+        ErrorKind::PermissionDenied => "give the user of this process the right to write there, or choose another folder with --state",
+        ErrorKind::StorageFull => "free some disk space",
+        ErrorKind::ReadOnlyFilesystem => "choose a folder on a writable file system with --state",
+        _ => "check the path",
+    };
+    Error::new(Kind::State, format!("{doing} {}: {error}", path.display())).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saves_are_read_back_and_leave_no_temporary() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("sub/state.json");
+        let file = StateFile::lock(&path).expect("lock");
+        assert!(file.load().expect("load").is_none());
+        let mut state = State::default();
+        state.set_chunks("public", "a", vec![]);
+        file.save(&state).expect("save");
+        assert_eq!(file.load().expect("load").expect("there").streams.len(), 1);
+        let names: Vec<_> = fs::read_dir(path.parent().expect("parent")).expect("dir").map(|e| e.expect("entry").file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn two_runs_cannot_hold_one_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("state.json");
+        let held = StateFile::lock(&path).expect("lock");
+        assert_eq!(StateFile::lock(&path).expect_err("second").kind(), Kind::State);
+        drop(held);
+        StateFile::lock(&path).expect("free again");
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("state.json");
+        for text in ["", "{\"type\":", "[]", "{\"type\":\"STREAM\",\"version\":99}"] {
+            fs::write(&path, text).expect("write");
+            let error = load(&path).expect_err(text);
+            assert_eq!(error.kind(), Kind::State);
+            assert_eq!(fs::read_to_string(&path).expect("read"), text);
+        }
+    }
+}

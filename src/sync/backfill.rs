@@ -1,0 +1,95 @@
+//! One chunk: COPY bytes in, Arrow batches out, cut by size and paid for from the memory pool.
+
+use super::meter::Meter;
+use super::plan::StreamPlan;
+use crate::error::{Error, Result};
+use crate::memory::Memory;
+use crate::postgres::copy::Event;
+use crate::postgres::decode::Decoder;
+use crate::postgres::wire::Connection;
+use arrow::array::RecordBatch;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::sync::mpsc::Sender;
+
+/// Memory per byte of a large row: its message, its decoded form, its pages in the encoder and their compressed form.
+const LARGE_ROW_FACTOR: usize = 4;
+/// What a batch may hold beyond its target: the rows of one receive buffer.
+const OVERSHOOT: usize = 1 << 20;
+
+/// How big batches are, and where their memory comes from.
+#[derive(Clone, Debug)]
+pub struct BatchLimits {
+    /// The pool.
+    pub memory: Memory,
+    /// A batch is cut when it holds this many bytes.
+    pub batch_bytes: usize,
+}
+
+/// Runs `sql` (a COPY … TO STDOUT in binary format) and sends its rows as batches. Returns the number of rows.
+///
+/// When the other side has hung up (the writer failed and says why itself) it stops early without an error.
+pub async fn read_chunk(
+    connection: &mut Connection,
+    sql: &str,
+    plan: &StreamPlan,
+    limits: &BatchLimits,
+    meter: &Meter,
+    batches: &Sender<Result<RecordBatch>>,
+) -> Result<u64> {
+    let usual = limits.batch_bytes + OVERSHOOT;
+    let mut decoder = Decoder::new(&plan.columns, &plan.id);
+    let mut reservation = Some(limits.memory.reserve(usual).await?);
+    let mut copy = connection.copy_out(sql).await?;
+    let mut rows: u64 = 0;
+    let mut large = false;
+    loop {
+        let mut received: u64 = 0;
+        let event = copy
+            .read(&mut |payload: &[u8]| {
+                received += payload.len() as u64;
+                decoder.push(payload)
+            })
+            .await?;
+        meter.bytes_read.fetch_add(received, Relaxed);
+        let (flush, next) = match event {
+            Event::Data if !large && decoder.bytes() < limits.batch_bytes => continue,
+            Event::Data => (true, Some(usual)),
+            Event::Large(bytes) => (true, Some(bytes.saturating_mul(LARGE_ROW_FACTOR).max(usual))),
+            Event::Done { .. } => (true, None),
+        };
+        if flush && decoder.rows() > 0 {
+            rows += decoder.rows() as u64;
+            meter.rows_read.fetch_add(decoder.rows() as u64, Relaxed);
+            let mut batch = decoder.finish_batch()?;
+            if let Some(reservation) = reservation.take() {
+                batch = reservation.attach(batch)?;
+            }
+            if batches.send(Ok(batch)).await.is_err() {
+                return Ok(rows);
+            }
+        }
+        match (event, next) {
+            (Event::Done { rows: told }, _) => {
+                decoder.finish()?;
+                if told != rows {
+                    return Err(Error::source_db(format!("the server says it sent {told} rows, and {rows} were decoded")).doing(format!("read {}", plan.id)));
+                }
+                return Ok(rows);
+            }
+            (Event::Large(bytes), Some(needed)) => {
+                // Nothing is held while waiting for more, so readers cannot wait for each other in a circle.
+                drop(reservation.take());
+                reservation = Some(limits.memory.reserve(needed).await.map_err(|e| e.doing(format!("read a row of {bytes} bytes of {}", plan.id)))?);
+                copy.allow(bytes);
+                large = true;
+            }
+            (_, Some(needed)) => {
+                drop(reservation.take());
+                reservation = Some(limits.memory.reserve(needed).await?);
+                large = false;
+            }
+            (Event::Data, None) => {}
+            (Event::Large(_), None) => {}
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The story of a sync.
+//!
+//! ```text
+//! prepare    what is chosen × what is there → plans; open every destination table; refuse now what would fail later
+//! attempt    export a snapshot → check the chunks kept from before → read the rest, all tables over one pool → settle
+//! ```
+//!
+//! A transient failure (a lost connection, a restarting server) ends an attempt; the next one takes a new snapshot and
+//! keeps what is provably the same in it (see [`crate::state::progress`]), so that at the end every table shows the
+//! instant of one snapshot. A failure of one table leaves the others alone and is reported at the end.
+
+pub mod backfill;
+pub mod keeper;
+pub mod meter;
+pub mod plan;
+pub mod pool;
+pub mod resume;
+pub mod settle;
+
+use crate::config::selection::Chosen;
+use crate::error::{Error, Result, Retry};
+use crate::memory::Memory;
+use crate::postgres::catalog::{self, RelationKind, TableInfo};
+use crate::postgres::connect::{self, ConnectOptions};
+use crate::postgres::exported::Exported;
+use backfill::BatchLimits;
+use chrono::{DateTime, Utc};
+use keeper::Keeper;
+use meter::{Meter, Phase};
+use plan::StreamPlan;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use writers::{Destination, Table};
+
+/// How hard a run may work.
+#[derive(Clone, Debug)]
+pub struct Effort {
+    /// Connections that read; one more holds the exported snapshot.
+    pub readers: usize,
+    /// Attempts after the first, when a failure is transient.
+    pub retries: u32,
+    /// Bytes of heap that one chunk should cover.
+    pub chunk_bytes: u64,
+    /// The pool of batches.
+    pub memory: Memory,
+    /// A batch is cut at this size.
+    pub batch_bytes: usize,
+}
+
+/// A stream of the run with its open table in the destination.
+pub struct StreamRun<T: Table> {
+    /// What to read and how.
+    pub plan: StreamPlan,
+    /// The table as it is in the source; refreshed at each attempt.
+    pub info: TableInfo,
+    /// The table in the destination.
+    pub table: tokio::sync::Mutex<T>,
+    /// Counters.
+    pub meter: Arc<Meter>,
+}
+
+/// Everything a run needs, checked: from here on nothing is refused for its configuration.
+pub struct Run<D: Destination> {
+    options: ConnectOptions,
+    effort: Effort,
+    keeper: Keeper,
+    streams: Vec<Arc<StreamRun<D::Table>>>,
+}
+
+/// Plans all streams against the source. Nothing is written.
+pub async fn plan_streams(options: &ConnectOptions, chosen: Vec<Chosen>, now: DateTime<Utc>) -> Result<Vec<(StreamPlan, TableInfo)>> {
+    let session = connect::session(options).await?;
+    let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
+    let tables = catalog::load_tables(&session.client, &names).await?;
+    chosen.into_iter().zip(tables).map(|(chosen, table)| Ok((plan::plan(chosen, &table, now)?, table))).collect()
+}
+
+impl<D: Destination> Run<D> {
+    /// Opens every table in the destination.
+    pub async fn prepare(
+        options: ConnectOptions,
+        effort: Effort,
+        keeper: Keeper,
+        destination: &D,
+        plans: Vec<(StreamPlan, TableInfo)>,
+    ) -> Result<Self> {
+        let mut streams = Vec::with_capacity(plans.len());
+        for (plan, info) in plans {
+            let table = destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
+            let meter = Meter::new(&plan.id);
+            meter.rows_estimated.store(info.estimated_rows.unwrap_or(0), Relaxed);
+            streams.push(Arc::new(StreamRun { plan, info, table: tokio::sync::Mutex::new(table), meter }));
+        }
+        Ok(Self { options, effort, keeper, streams })
+    }
+
+    /// The counters of every stream, in the order of the catalog.
+    pub fn meters(&self) -> Vec<Arc<Meter>> {
+        self.streams.iter().map(|s| s.meter.clone()).collect()
+    }
+
+    /// Saves what the state file does not have yet.
+    pub fn save(&self) -> Result<()> {
+        self.keeper.flush()
+    }
+
+    /// Loads every stream. Ends with an error when any stream failed; the others are committed nevertheless.
+    pub async fn full_refresh(&mut self) -> Result<()> {
+        let mut attempt = 0;
+        loop {
+            let outcome = self.attempt().await;
+            self.keeper.flush()?;
+            match outcome {
+                Err(error) if error.retry() == Retry::Again && attempt < self.effort.retries => {
+                    attempt += 1;
+                    let pause = Duration::from_secs(1 << attempt.min(6));
+                    tracing::warn!("{error}; attempt {attempt} of {} in {} s", self.effort.retries, pause.as_secs());
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return self.finish(),
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<()> {
+        let of_kind = |kinds: &[RelationKind]| -> Vec<(&str, &str)> {
+            let streams = self.streams.iter().filter(|s| kinds.contains(&s.info.kind));
+            streams.map(|s| (s.info.namespace.as_str(), s.info.name.as_str())).collect()
+        };
+        let lockable = of_kind(&[RelationKind::Table, RelationKind::Partitioned]);
+        let unlockable = of_kind(&[RelationKind::MaterializedView]);
+        let exported = Exported::take(&self.options, &lockable, &unlockable).await?;
+        tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
+        self.refresh(&exported).await?;
+        let work = resume::prepare(&self.streams, &exported, &self.keeper, self.effort.chunk_bytes).await?;
+        let limits = BatchLimits { memory: self.effort.memory.clone(), batch_bytes: self.effort.batch_bytes };
+        pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, self.effort.readers).await
+    }
+
+    /// Reads the tables' shape again, now that it is locked, and refuses to go on with one that has changed since it was planned.
+    async fn refresh(&mut self, exported: &Exported) -> Result<()> {
+        let names: Vec<_> = self.streams.iter().map(|s| (s.info.namespace.clone(), s.info.name.clone())).collect();
+        let tables = catalog::load_tables(exported.client(), &names).await?;
+        for (stream, table) in self.streams.iter_mut().zip(tables) {
+            let heap = |t: &TableInfo| t.leaves.iter().map(|l| l.filenode).collect::<Vec<_>>();
+            let refreshed = table.kind == RelationKind::MaterializedView && heap(&table) != heap(&stream.info);
+            if table.columns != stream.info.columns || table.oid != stream.info.oid || refreshed {
+                return Err(Error::schema(format!("{} was changed while the sync was starting", stream.plan.id)).hint("start the sync again"));
+            }
+            match Arc::get_mut(stream) {
+                Some(stream) => stream.info = table,
+                None => return Err(Error::bug("a reader of an earlier attempt is still running")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports failed streams; without any, forgets the loads, which are then all committed and of one instant.
+    fn finish(&self) -> Result<()> {
+        let failures: Vec<_> = self.streams.iter().filter_map(|s| Some((&s.plan.id, s.meter.failure()?))).collect();
+        let Some((id, (kind, reason, hint))) = failures.first() else {
+            return self.keeper.commit(|state| {
+                for stream in &self.streams {
+                    state.lakeward.loads.remove(&stream.plan.id);
+                    state.set_chunks(&stream.info.namespace, &stream.info.name, Vec::new());
+                }
+            });
+        };
+        let error = Error::new(*kind, match failures.len() {
+            1 => format!("stream {id} failed: {reason}"),
+            n => format!("{n} of {} streams failed, {id} first: {reason}", self.streams.len()),
+        });
+        Err(match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! What a chosen stream becomes: columns, expressions to select, Arrow schema, destination. Pure: values in, values out.
+
+use crate::config::column_type::ColumnType;
+use crate::config::naming;
+use crate::config::selection::{self, Chosen, SyncMode};
+use crate::error::{Error, Result};
+use crate::postgres::catalog::{ColumnInfo, PgType, TableInfo, TypeKind};
+use crate::postgres::types::{self, ColumnPlan, Select};
+use crate::postgres::quote;
+use arrow::datatypes::{Schema, SchemaRef};
+use chrono::{DateTime, SecondsFormat, Utc};
+use std::collections::HashSet;
+use std::sync::Arc;
+use writers::TableSpec;
+
+/// One stream of a run, ready to be read and written.
+#[derive(Clone, Debug)]
+pub struct StreamPlan {
+    /// `namespace.name`, as in the catalog and the state file.
+    pub id: String,
+    /// What the user chose.
+    pub chosen: Chosen,
+    /// How each selected expression is decoded, in order.
+    pub columns: Vec<ColumnPlan>,
+    /// The expressions of the SELECT list, in the same order.
+    pub select: Vec<String>,
+    /// Condition pushed into every query.
+    pub filter: Option<String>,
+    /// Columns in the destination.
+    pub schema: SchemaRef,
+    /// The table in the destination.
+    pub spec: TableSpec,
+    /// Changes when staged chunks of another plan are of no use for this one.
+    pub fingerprint: String,
+    /// Things the user should know: columns left out.
+    pub notes: Vec<String>,
+}
+
+/// Plans a stream. `now` is the time of ingestion, one for the whole run.
+pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<StreamPlan> {
+    let id = format!("{}.{}", table.namespace, table.name);
+    plan_stream(chosen, table, now).map_err(|e| e.doing(format!("plan {id}")))
+}
+
+fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<StreamPlan> {
+    refuse_what_is_not_built(&chosen)?;
+    let mut notes = Vec::new();
+    let mut columns = Vec::new();
+    let mut select = Vec::new();
+    let mut push = |column: &ColumnInfo, name: &str, wanted: &ColumnType, expression: String| -> Result<()> {
+        let plan = types::plan_column(column, name, wanted)?;
+        select.push(match plan.select {
+            Select::Plain => expression,
+            Select::Text => format!("({expression})::text"),
+        });
+        columns.push(plan);
+        Ok(())
+    };
+    let chosen_columns = source_columns(&chosen, table, &mut notes)?;
+    if chosen.metadata.normalization {
+        for (column, name, wanted) in &chosen_columns {
+            push(column, name, wanted, quote::identifier(&column.name))?;
+        }
+    } else {
+        let row: Vec<_> = chosen_columns.iter().map(|(column, _, _)| quote::identifier(&column.name)).collect();
+        let json = match row.is_empty() {
+            true => "'{}'::json".to_owned(),
+            false => format!("row_to_json((SELECT row_of_stream FROM (SELECT {}) row_of_stream))", row.join(", ")),
+        };
+        push(&synthetic("data", 114, "json"), "data", &ColumnType::Json, json)?;
+    }
+    for name in &chosen.olake_columns {
+        let (column, wanted, expression) = olake_column(name, table, now)?;
+        push(&column, name, &wanted, expression)?;
+    }
+    let schema = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
+    let filter = selection::where_clause(&chosen, table)?;
+    let spec = TableSpec {
+        database: chosen.destination_database.clone(),
+        name: chosen.destination_table.clone(),
+        schema: schema.clone(),
+        partition_regex: chosen.metadata.partition_regex.clone(),
+    };
+    let fingerprint = fingerprint(&schema, &spec, table, &chosen_columns, filter.as_deref());
+    Ok(StreamPlan { id: format!("{}.{}", table.namespace, table.name), chosen, columns, select, filter, schema, spec, fingerprint, notes })
+}
+
+fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
+    if chosen.sync_mode != SyncMode::FullRefresh {
+        return Err(Error::config(format!("sync_mode {:?} is not built in this version", chosen.stream.sync_mode))
+            .hint("set \"sync_mode\": \"full_refresh\" for this stream in streams.json, or take it out of selected_streams"));
+    }
+    if !chosen.metadata.chunk_column.is_empty() {
+        return Err(Error::config(format!("chunk_column {:?} is not built in this version", chosen.metadata.chunk_column))
+            .hint("remove chunk_column: tables are split by their physical pages, which needs no column"));
+    }
+    Ok(())
+}
+
+/// The source columns to read: those of the catalog that are selected, and new ones if the catalog says so.
+fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<String>) -> Result<Vec<(&'t ColumnInfo, String, ColumnType)>> {
+    let mut planned = Vec::new();
+    for column in &chosen.columns {
+        let Some(found) = table.columns.iter().find(|c| c.name == column.source) else {
+            return Err(Error::schema(format!("column {:?} of the catalog is not in the table any more", column.source))
+                .hint("run discover again, or remove the column from the stream's type_schema and selected_columns"));
+        };
+        planned.push((found, column.destination.clone(), wanted_type(&column.types, found)?));
+    }
+    let known: HashSet<&str> = chosen.stream.type_schema.properties.keys().map(String::as_str).collect();
+    for column in table.columns.iter().filter(|c| !known.contains(c.name.as_str())) {
+        if chosen.takes_new_columns {
+            let name = match chosen.metadata.use_source_column_names {
+                true => column.name.clone(),
+                false => naming::reformat(&column.name),
+            };
+            if planned.iter().any(|(_, taken, _)| *taken == name) {
+                return Err(Error::schema(format!("new column {:?} would be called {name:?} in the destination, and so is another one", column.name))
+                    .hint("run discover again and give one of them another destination_column_name"));
+            }
+            notes.push(format!("column {:?} is new since discover and is taken as {}", column.name, types::exact_type(&column.ty)));
+            planned.push((column, name, types::exact_type(&column.ty)));
+        } else {
+            notes.push(format!("column {:?} is new since discover and is left out (sync_new_columns is false)", column.name));
+        }
+    }
+    Ok(planned)
+}
+
+/// The destination type that the catalog asks for; several names resolve to their common ancestor, as OLake does.
+fn wanted_type(names: &[String], column: &ColumnInfo) -> Result<ColumnType> {
+    let mut wanted: Option<ColumnType> = None;
+    for name in names.iter().filter(|n| n.as_str() != "null") {
+        let next: ColumnType = name.parse().map_err(|e: Error| e.doing(format!("read the type of column {:?}", column.name)))?;
+        wanted = Some(match wanted {
+            None => next,
+            Some(first) if first == next => first,
+            Some(first) => common(&first, &next),
+        });
+    }
+    Ok(wanted.unwrap_or_else(|| types::exact_type(&column.ty)))
+}
+
+/// OLake's type tree: boolean < int32 < int64 < float64, float32 < float64, everything else meets at string.
+fn common(a: &ColumnType, b: &ColumnType) -> ColumnType {
+    let rank = |t: &ColumnType| match t {
+        ColumnType::Boolean => Some(0),
+        ColumnType::Int16 => Some(1),
+        ColumnType::Int32 => Some(2),
+        ColumnType::Int64 => Some(3),
+        ColumnType::Float32 => Some(4),
+        ColumnType::Float64 => Some(5),
+        _ => None,
+    };
+    match (rank(a), rank(b)) {
+        (Some(4), Some(other)) | (Some(other), Some(4)) if other != 4 => ColumnType::Float64,
+        (Some(x), Some(y)) => if x >= y { a.clone() } else { b.clone() },
+        _ => ColumnType::String,
+    }
+}
+
+/// The columns that OLake adds to every table, as constants or expressions of the backfill.
+fn olake_column(name: &str, table: &TableInfo, now: DateTime<Utc>) -> Result<(ColumnInfo, ColumnType, String)> {
+    let timestamp = || (synthetic(name, 1184, "timestamptz"), ColumnType::Timestamp);
+    let text = || (synthetic(name, 25, "text"), ColumnType::String);
+    let ((column, wanted), expression) = match name {
+        "_olake_timestamp" => (timestamp(), format!("'{}'::timestamptz", now.to_rfc3339_opts(SecondsFormat::Micros, true))),
+        "_cdc_timestamp" => (timestamp(), "'1970-01-01T00:00:00Z'::timestamptz".to_owned()),
+        "_cdc_lsn" => (text(), "NULL::text".to_owned()),
+        "_op_type" => (text(), "'r'::text".to_owned()),
+        "_olake_id" => (text(), olake_id(table)?),
+        other => {
+            return Err(Error::config(format!("olake_column {other:?} is not known"))
+                .hint("known are _olake_id, _olake_timestamp, _op_type, _cdc_timestamp and _cdc_lsn"));
+        }
+    };
+    Ok((column, wanted, expression))
+}
+
+/// OLake's key: the value of a single key column as text; of several, in alphabetical order, the MD5 of the values joined by `|`.
+fn olake_id(table: &TableInfo) -> Result<String> {
+    let mut key: Vec<&ColumnInfo> = table.columns.iter().filter(|c| table.primary_key.contains(&c.name)).collect();
+    key.sort_by(|a, b| a.name.cmp(&b.name));
+    for column in &key {
+        let same_text = matches!(column.ty.name.as_str(), "int2" | "int4" | "int8" | "text" | "varchar" | "uuid" | "bool");
+        if !same_text {
+            return Err(Error::config(format!("_olake_id over a key column of type {} is not built in this version", column.declared))
+                .hint("remove _olake_id from the stream's type_schema"));
+        }
+    }
+    let values: Vec<_> = key.iter().map(|c| format!("{}::text", quote::identifier(&c.name))).collect();
+    match values.as_slice() {
+        [] => Err(Error::config("_olake_id of a table without a primary key is not built in this version")
+            .hint("remove _olake_id from the stream's type_schema")),
+        [one] => Ok(one.clone()),
+        several => Ok(format!("md5(concat_ws('|', {}))", several.join(", "))),
+    }
+}
+
+fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
+    ColumnInfo {
+        name: name.to_owned(),
+        attnum: 0,
+        declared: type_name.to_owned(),
+        ty: PgType { oid, typmod: -1, name: type_name.to_owned(), namespace: "pg_catalog".to_owned(), kind: TypeKind::Base, element: None },
+        not_null: false,
+        generated: false,
+        identity: false,
+        comment: None,
+    }
+}
+
+/// Everything that decides the bytes of a staged chunk, as one string. Not a hash: it is compared, and it can be read.
+fn fingerprint(schema: &Schema, spec: &TableSpec, table: &TableInfo, columns: &[(&ColumnInfo, String, ColumnType)], filter: Option<&str>) -> String {
+    let fields: Vec<_> = schema.fields().iter().map(|f| format!("{} {}", quote::identifier(f.name()), f.data_type())).collect();
+    let source: Vec<_> = columns.iter().map(|(c, _, _)| format!("{}:{}", c.attnum, c.declared)).collect();
+    format!(
+        "v1|{}|{}.{}|{}|{}|{}|{}",
+        table.oid,
+        spec.database,
+        spec.name,
+        fields.join(","),
+        source.join(","),
+        spec.partition_regex,
+        filter.unwrap_or_default()
+    )
+}

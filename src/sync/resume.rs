@@ -1,0 +1,187 @@
+//! What is left to read: the plan of every table, less the chunks of an earlier run that still hold.
+
+use super::StreamRun;
+use super::keeper::Keeper;
+use super::settle::Mark;
+use crate::error::{Error, Result};
+use crate::postgres::catalog::{Leaf, TableInfo};
+use crate::postgres::chunk::{self, Chunk};
+use crate::postgres::connect;
+use crate::postgres::exported::Exported;
+use crate::state::progress::{Load, Moment, StagedChunk, gaps, verify_query};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use uuid::Uuid;
+use writers::{Part, Stats, Table};
+
+/// What one stream of an attempt has to do.
+#[derive(Debug)]
+pub struct Work<P> {
+    /// Names the load in the destination's staging area.
+    pub generation: String,
+    /// Number of the next part in the generation.
+    pub next_sequence: u32,
+    /// Parts kept from before.
+    pub kept: Vec<P>,
+    /// Chunks to read.
+    pub chunks: Vec<Chunk>,
+    /// Everything is already committed and still true, and this is what it holds: nothing to do.
+    pub done: Option<Stats>,
+}
+
+/// Decides for every stream what to keep and what to read, and records the loads in the state.
+pub async fn prepare<T: Table>(
+    streams: &[Arc<StreamRun<T>>],
+    exported: &Exported,
+    keeper: &Keeper,
+    chunk_bytes: u64,
+) -> Result<Vec<Work<T::Part>>> {
+    let mut all = Vec::with_capacity(streams.len());
+    for stream in streams {
+        let work = prepare_stream(stream, exported, keeper, chunk_bytes).await.map_err(|e| e.doing(format!("prepare {}", stream.plan.id)))?;
+        let meter = &stream.meter;
+        meter.restart();
+        meter.chunks_kept.store(work.kept.len() as u64, Relaxed);
+        meter.chunks_done.store(work.kept.len() as u64, Relaxed);
+        meter.chunks_planned.store((work.kept.len() + work.chunks.len()) as u64, Relaxed);
+        if work.done.is_some() || !work.kept.is_empty() {
+            tracing::info!(
+                "{}: {} chunks of an earlier run still hold, {} to read",
+                stream.plan.id,
+                work.kept.len(),
+                work.chunks.len()
+            );
+        }
+        all.push(work);
+    }
+    Ok(all)
+}
+
+async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, keeper: &Keeper, chunk_bytes: u64) -> Result<Work<T::Part>> {
+    let mut table = stream.table.lock().await;
+    let id = &stream.plan.id;
+    let mut load = keeper.read(|state| state.lakeward.loads.get(id).cloned());
+    if let (Some(load), Some(mark)) = (&mut load, table.committed().and_then(Mark::read)) {
+        // The token wins: the run that staged these chunks also committed them, and died before it could say so.
+        load.committed |= mark.load == load.generation;
+    }
+    if load.as_ref().is_some_and(|l| l.fingerprint != stream.plan.fingerprint) {
+        tracing::info!("{id}: the table or its settings changed since the interrupted run; loading it from the start");
+        load = None;
+    }
+    let held = match &load {
+        Some(load) => still_true(stream, load, exported).await?,
+        None => Vec::new(),
+    };
+    if let Some(load) = &load
+        && load.committed
+    {
+        if held.len() == load.chunks.len() && covers_all(&stream.info, &held) {
+            table.adopt(Vec::new()).await?;
+            let mut stats = Stats::default();
+            for part in parts::<T::Part>(id, &held)? {
+                stats += part.stats();
+            }
+            return Ok(Work { generation: load.generation.clone(), next_sequence: 0, kept: Vec::new(), chunks: Vec::new(), done: Some(stats) });
+        }
+        // Committed, but the table has changed since: it is loaded anew, so that all tables show one instant.
+        return start(stream, &mut table, keeper, chunk_bytes, exported).await;
+    }
+    let Some(mut load) = load else { return start(stream, &mut table, keeper, chunk_bytes, exported).await };
+    let next_sequence = 1 + load.chunks.iter().filter_map(|c| c.part.pointer("/name/sequence")?.as_u64()).max().unwrap_or(0);
+    let adopted = table.adopt(parts(id, &held)?).await?;
+    let mut kept = Vec::new();
+    load.chunks.clear();
+    for (mut chunk, part) in held.into_iter().zip(adopted) {
+        if let Some(part) = part {
+            chunk.read_at = exported.moment.clone();
+            load.chunks.push(chunk);
+            kept.push(part);
+        }
+    }
+    let chunks = remaining(&stream.info, &load.chunks, exported, chunk_bytes);
+    let generation = load.generation.clone();
+    keeper.commit(|state| {
+        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(chunk::olake_form).collect());
+        state.lakeward.loads.insert(id.clone(), load);
+    })?;
+    Ok(Work { generation, next_sequence: u32::try_from(next_sequence).unwrap_or(u32::MAX), kept, chunks, done: None })
+}
+
+fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
+    let read = |chunk: &StagedChunk| serde_json::from_value(chunk.part.clone());
+    chunks.iter().map(read).collect::<Result<_, _>>().map_err(|e| Error::state(format!("lakeward.loads.{id}: a staged part: {e}")))
+}
+
+/// Begins a load: a new generation, everything staged earlier is removed.
+async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper, chunk_bytes: u64, exported: &Exported) -> Result<Work<T::Part>> {
+    table.adopt(Vec::new()).await?;
+    let generation = Uuid::now_v7().simple().to_string();
+    let chunks = chunk::plan(&stream.info, exported.server_version, chunk_bytes);
+    keeper.commit(|state| {
+        let load = Load { generation: generation.clone(), fingerprint: stream.plan.fingerprint.clone(), chunks: Vec::new(), committed: false };
+        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(chunk::olake_form).collect());
+        state.lakeward.loads.insert(stream.plan.id.clone(), load);
+    })?;
+    Ok(Work { generation, next_sequence: 0, kept: Vec::new(), chunks, done: None })
+}
+
+/// The staged chunks whose rows are the same at the new snapshot.
+async fn still_true<T: Table>(stream: &StreamRun<T>, load: &Load, exported: &Exported) -> Result<Vec<StagedChunk>> {
+    let leaves: HashMap<u32, &Leaf> = stream.info.leaves.iter().map(|l| (l.oid, l)).collect();
+    let mut held = Vec::new();
+    for chunk in &load.chunks {
+        let same_heap = leaves.get(&chunk.oid).is_some_and(|l| l.filenode == chunk.filenode && l.name == chunk.relation && l.namespace == chunk.namespace);
+        if same_heap && chunk.read_at.continues(&exported.moment) && unchanged(chunk, stream.plan.filter.as_deref(), exported).await? {
+            held.push(chunk.clone());
+        }
+    }
+    Ok(held)
+}
+
+async fn unchanged(chunk: &StagedChunk, filter: Option<&str>, exported: &Exported) -> Result<bool> {
+    let row = exported.client().query_one(&verify_query(chunk, filter), &[]).await.map_err(|e| connect::sql_error(&e))?;
+    let (rows, unseen): (i64, i64) = (row.get(0), row.get(1));
+    Ok(unseen == 0 && u64::try_from(rows) == Ok(chunk.rows))
+}
+
+fn covers_all(table: &TableInfo, chunks: &[StagedChunk]) -> bool {
+    !table.leaves.is_empty() && table.leaves.iter().all(|leaf| gaps(&covered(leaf, chunks)).is_empty())
+}
+
+fn covered(leaf: &Leaf, chunks: &[StagedChunk]) -> Vec<(u64, Option<u64>)> {
+    chunks.iter().filter(|c| c.oid == leaf.oid).map(|c| (c.from_page, c.to_page)).collect()
+}
+
+/// What the kept chunks leave uncovered, cut into chunks. Without kept chunks this is the ordinary plan.
+fn remaining(table: &TableInfo, kept: &[StagedChunk], exported: &Exported, chunk_bytes: u64) -> Vec<Chunk> {
+    if kept.is_empty() {
+        return chunk::plan(table, exported.server_version, chunk_bytes);
+    }
+    let mut chunks = Vec::new();
+    for leaf in &table.leaves {
+        for (from, to) in gaps(&covered(leaf, kept)) {
+            chunks.extend(chunk::split(leaf, from, to, exported.server_version, chunk_bytes));
+        }
+    }
+    chunks
+}
+
+/// What a chunk that has just been staged looks like in the state.
+pub fn staged<P: writers::Part>(chunk: &Chunk, rows: u64, moment: &Moment, part: &P) -> Result<Option<StagedChunk>> {
+    // Relations without a heap of their own (views, foreign tables) cannot be checked later; they are read again.
+    let Some(filenode) = chunk.filenode else { return Ok(None) };
+    let part = serde_json::to_value(part).map_err(|e| Error::bug(format!("serialise a part: {e}")))?;
+    Ok(Some(StagedChunk {
+        namespace: chunk.namespace.clone(),
+        relation: chunk.relation.clone(),
+        oid: chunk.oid,
+        filenode,
+        from_page: chunk.from_page,
+        to_page: chunk.to_page,
+        rows,
+        read_at: moment.clone(),
+        part,
+    }))
+}
