@@ -44,10 +44,10 @@ async fn discover(flags: &Flags) -> Result<()> {
             .hint("check schemas, include_tables and exclude_tables in source.json, and that the user may read the tables (GRANT SELECT, GRANT USAGE ON SCHEMA)"));
     }
     let cdc_configured = source.wants_cdc();
-    let fresh = discover::to_streams(&found, &DiscoverOptions { database_prefix: flags.destination_database_prefix.clone(), cdc_configured });
+    let fresh = discover::to_streams(&found, &DiscoverOptions { database_prefix: flags.destination_database_prefix.clone(), cdc_configured, ..DiscoverOptions::default() })?;
     let path = files::streams(flags);
     let merged = match path.exists() {
-        true => merge::merge(&read_streams(flags, &path)?, &fresh),
+        true => merge::merge(&read_streams(flags, &path)?, fresh.clone()),
         false => fresh.clone(),
     };
     write(&path, &merged)?;

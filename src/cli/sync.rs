@@ -97,7 +97,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     if share.readers < source.threads() {
         tracing::warn!("--memory-limit allows {} readers instead of max_threads = {}", share.readers, source.threads());
     }
-    let plans = plan_streams(&options, chosen, Utc::now()).await?;
+    let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now()).await?;
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);
@@ -117,6 +117,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let effort = Effort {
         readers: share.readers,
         retries: source.retries(),
+        collapse_partitions: source.scope().collapse_partitions,
         chunk_bytes: CHUNK_BYTES,
         memory: Memory::new(share.pool_bytes),
         batch_bytes: share.batch_bytes,

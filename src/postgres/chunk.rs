@@ -98,6 +98,16 @@ pub fn plan(table: &TableInfo, server_version: u32, target_bytes: u64) -> Vec<Ch
     chunks
 }
 
+/// The chunks of pages `from..to` of one heap (`None`: to its end), for what an earlier run has left unread.
+pub fn split(leaf: &Leaf, from: u64, to: Option<u64>, server_version: u32, target_bytes: u64) -> Vec<Chunk> {
+    let pages = to.unwrap_or(leaf.pages).saturating_sub(from);
+    let of = |whole: u64| if leaf.pages == 0 { 0 } else { share(whole, pages.min(leaf.pages), leaf.pages) };
+    let target = if leaf.foreign || server_version < TID_RANGE_SCAN { u64::MAX } else { target_bytes };
+    let ranges = cut(&[pages], of(leaf.bytes), leaf.estimated_rows.map(of), target);
+    let shifted = ranges.map(|range| Range { from: range.from + from, to: range.to.map(|end| end + from).or(to), ..range });
+    shifted.map(|range| range.of(&leaf.namespace, &leaf.name, leaf.oid, leaf.filenode, false)).collect()
+}
+
 /// The heap of the relation itself; a parent that is read through has none.
 fn filenode(table: &TableInfo) -> u32 {
     table.leaves.iter().find(|leaf| leaf.oid == table.oid).map_or(0, |leaf| leaf.filenode)
@@ -202,6 +212,20 @@ pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_is_split_within_its_bounds() {
+        let check = |from, to, expected: &[(u64, Option<u64>)]| {
+            let chunks = split(&leaf("t", 1000), from, to, 150_000, 400 * PAGE);
+            let ranges: Vec<_> = chunks.iter().map(|chunk| (chunk.from_page, chunk.to_page)).collect();
+            assert_eq!(ranges, expected);
+        };
+        check(0, None, &[(0, Some(333)), (333, Some(666)), (666, None)]);
+        check(200, Some(1000), &[(200, Some(600)), (600, Some(1000))]);
+        check(900, None, &[(900, None)]);
+        // The heap may have shrunk since.
+        check(1500, None, &[(1500, None)]);
+    }
 
     const PAGE: u64 = 8192;
 

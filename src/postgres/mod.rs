@@ -13,7 +13,6 @@ mod numeric;
 #[cfg(test)]
 mod payload;
 pub mod exported;
-pub mod numeric;
 pub mod quote;
 pub mod scope;
 mod temporal;

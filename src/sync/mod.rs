@@ -40,6 +40,8 @@ pub struct Effort {
     pub readers: usize,
     /// Attempts after the first, when a failure is transient.
     pub retries: u32,
+    /// Whether a parent of plain inheritance is read with its children.
+    pub collapse_partitions: bool,
     /// Bytes of heap that one chunk should cover.
     pub chunk_bytes: u64,
     /// The pool of batches.
@@ -69,10 +71,10 @@ pub struct Run<D: Destination> {
 }
 
 /// Plans all streams against the source. Nothing is written.
-pub async fn plan_streams(options: &ConnectOptions, chosen: Vec<Chosen>, now: DateTime<Utc>) -> Result<Vec<(StreamPlan, TableInfo)>> {
+pub async fn plan_streams(options: &ConnectOptions, chosen: Vec<Chosen>, collapse: bool, now: DateTime<Utc>) -> Result<Vec<(StreamPlan, TableInfo)>> {
     let session = connect::session(options).await?;
     let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
-    let tables = catalog::load_tables(&session.client, &names).await?;
+    let tables = catalog::load_tables(&session.client, &names, collapse).await?;
     chosen.into_iter().zip(tables).map(|(chosen, table)| Ok((plan::plan(chosen, &table, now)?, table))).collect()
 }
 
@@ -142,7 +144,7 @@ impl<D: Destination> Run<D> {
     /// Reads the tables' shape again, now that it is locked, and refuses to go on with one that has changed since it was planned.
     async fn refresh(&mut self, exported: &Exported) -> Result<()> {
         let names: Vec<_> = self.streams.iter().map(|s| (s.info.namespace.clone(), s.info.name.clone())).collect();
-        let tables = catalog::load_tables(exported.client(), &names).await?;
+        let tables = catalog::load_tables(exported.client(), &names, self.effort.collapse_partitions).await?;
         for (stream, table) in self.streams.iter_mut().zip(tables) {
             let heap = |t: &TableInfo| t.leaves.iter().map(|l| l.filenode).collect::<Vec<_>>();
             let refreshed = table.kind == RelationKind::MaterializedView && heap(&table) != heap(&stream.info);

@@ -2,10 +2,11 @@
 
 use crate::config::column_type::ColumnType;
 use crate::config::naming;
-use crate::config::selection::{self, Chosen, SyncMode};
+use crate::config::selection::{self, Chosen};
+use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{ColumnInfo, PgType, TableInfo, TypeKind};
-use crate::postgres::types::{self, ColumnPlan, Select};
+use crate::postgres::types::{self, ColumnPlan};
 use crate::postgres::quote;
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -49,10 +50,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<
     let mut select = Vec::new();
     let mut push = |column: &ColumnInfo, name: &str, wanted: &ColumnType, expression: String| -> Result<()> {
         let plan = types::plan_column(column, name, wanted)?;
-        select.push(match plan.select {
-            Select::Plain => expression,
-            Select::Text => format!("({expression})::text"),
-        });
+        select.push(plan.select.expression(&expression));
         columns.push(plan);
         Ok(())
     };
@@ -110,10 +108,7 @@ fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<Str
     let known: HashSet<&str> = chosen.stream.type_schema.properties.keys().map(String::as_str).collect();
     for column in table.columns.iter().filter(|c| !known.contains(c.name.as_str())) {
         if chosen.takes_new_columns {
-            let name = match chosen.metadata.use_source_column_names {
-                true => column.name.clone(),
-                false => naming::reformat(&column.name),
-            };
+            let name = naming::column(&column.name, "", chosen.metadata.use_source_column_names);
             if planned.iter().any(|(_, taken, _)| *taken == name) {
                 return Err(Error::schema(format!("new column {:?} would be called {name:?} in the destination, and so is another one", column.name))
                     .hint("run discover again and give one of them another destination_column_name"));

@@ -7,7 +7,7 @@ use super::StreamRun;
 use super::backfill::{BatchLimits, read_chunk};
 use super::keeper::Keeper;
 use super::meter::Phase;
-use super::resume::{Work, staged};
+use super::resume::{Work, olake_form, staged};
 use super::settle::{Mark, settle};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::postgres::chunk::{self, Chunk};
@@ -273,7 +273,7 @@ async fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, keep
     let record = staged(&event.job.chunk, event.rows, &shared.moment, &event.part)?;
     tracing::debug!("{}: {} staged, {} rows", stream.plan.id, describe(&event.job.chunk), event.rows);
     stream.meter.chunks_done.fetch_add(1, Relaxed);
-    let olake = chunk::olake_form(&event.job.chunk);
+    let olake = olake_form(&event.job.chunk);
     keeper.change(|state| {
         if let (Some(load), Some(record)) = (state.lakeward.loads.get_mut(&stream.plan.id), record) {
             load.chunks.push(record);

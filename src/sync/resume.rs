@@ -9,6 +9,7 @@ use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect;
 use crate::postgres::exported::Exported;
 use crate::state::progress::{Load, Moment, StagedChunk, gaps, verify_query};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -103,7 +104,7 @@ async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, ke
     let chunks = remaining(&stream.info, &load.chunks, exported, chunk_bytes);
     let generation = load.generation.clone();
     keeper.commit(|state| {
-        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(chunk::olake_form).collect());
+        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(olake_form).collect());
         state.lakeward.loads.insert(id.clone(), load);
     })?;
     Ok(Work { generation, next_sequence: u32::try_from(next_sequence).unwrap_or(u32::MAX), kept, chunks, done: None })
@@ -121,7 +122,7 @@ async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper, 
     let chunks = chunk::plan(&stream.info, exported.server_version, chunk_bytes);
     keeper.commit(|state| {
         let load = Load { generation: generation.clone(), fingerprint: stream.plan.fingerprint.clone(), chunks: Vec::new(), committed: false };
-        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(chunk::olake_form).collect());
+        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(olake_form).collect());
         state.lakeward.loads.insert(stream.plan.id.clone(), load);
     })?;
     Ok(Work { generation, next_sequence: 0, kept: Vec::new(), chunks, done: None })
@@ -171,17 +172,25 @@ fn remaining(table: &TableInfo, kept: &[StagedChunk], exported: &Exported, chunk
 /// What a chunk that has just been staged looks like in the state.
 pub fn staged<P: writers::Part>(chunk: &Chunk, rows: u64, moment: &Moment, part: &P) -> Result<Option<StagedChunk>> {
     // Relations without a heap of their own (views, foreign tables) cannot be checked later; they are read again.
-    let Some(filenode) = chunk.filenode else { return Ok(None) };
+    if chunk.tree || chunk.filenode == 0 {
+        return Ok(None);
+    }
     let part = serde_json::to_value(part).map_err(|e| Error::bug(format!("serialise a part: {e}")))?;
     Ok(Some(StagedChunk {
         namespace: chunk.namespace.clone(),
         relation: chunk.relation.clone(),
         oid: chunk.oid,
-        filenode,
+        filenode: chunk.filenode,
         from_page: chunk.from_page,
         to_page: chunk.to_page,
         rows,
         read_at: moment.clone(),
         part,
     }))
+}
+
+/// A chunk as OLake's state has it.
+pub fn olake_form(chunk: &Chunk) -> Value {
+    let (min, max) = chunk.olake_bounds();
+    json!({"min": min, "max": max})
 }
