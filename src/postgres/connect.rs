@@ -169,7 +169,9 @@ async fn by_sslmode<T>(options: &ConnectOptions, host: &Host, login: Login<T>) -
     let (first, second) = match options.tls.mode {
         SslMode::Allow if !unix => (Encryption::Plain, Encryption::Required),
         SslMode::Prefer if !unix => (Encryption::Offered, Encryption::Plain),
-        SslMode::Disable | SslMode::Allow | SslMode::Prefer => return attempt(options, host, Encryption::Plain, login).await.map_err(Denied::error),
+        SslMode::Disable | SslMode::Allow | SslMode::Prefer => {
+            return attempt(options, host, Encryption::Plain, login).await.map_err(Denied::error);
+        }
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
             return attempt(options, host, Encryption::Required, login).await.map_err(Denied::error);
         }
@@ -228,7 +230,10 @@ async fn attempt<T>(options: &ConnectOptions, host: &Host, encryption: Encryptio
 
 async fn open_wire(options: &ConnectOptions, host: &Host) -> Result<wire::Connection> {
     let mut connection = by_sslmode(options, host, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
-    connection.simple(&startup::settings(options, connection.server_version(), false)).await.map_err(|e| e.doing("set session parameters"))?;
+    connection
+        .simple(&startup::settings(options, connection.server_version(), false))
+        .await
+        .map_err(|e| e.doing("set session parameters"))?;
     if options.hosts.len() > 1 {
         let rows = connection.simple(IN_RECOVERY).await?;
         primary(rows.first().and_then(|row| row.first()).and_then(Option::as_deref))?;

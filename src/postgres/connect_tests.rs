@@ -53,7 +53,10 @@ async fn every_password_method_with_and_without_tls() {
                 let wrong = ConnectOptions { password: Some(Secret::new("wrong horse")), ..options.clone() };
                 let error = both(&wrong).await.unwrap_err();
                 assert_eq!((error.code(), error.retry()), (Some("28P01"), Retry::Never));
-                assert!(error.to_string().starts_with(&format!("connect to 127.0.0.1:{}: password authentication failed", server.port())), "{error}");
+                assert!(
+                    error.to_string().starts_with(&format!("connect to 127.0.0.1:{}: password authentication failed", server.port())),
+                    "{error}"
+                );
                 assert!(error.advice().unwrap().contains("password"));
                 assert!(!format!("{error:?}").contains("horse"));
                 for password in [None, Some(Secret::new(""))] {
@@ -156,7 +159,8 @@ async fn refusals_name_the_place_the_reason_and_the_remedy() {
     check(&at(Host::Unix("/no/such/folder".into(), 5432)), Retry::Again, "no such socket", "unix_socket_directories").await;
     let error = both(&at(Host::Tcp("no-such-host.invalid".into(), 5432))).await.unwrap_err();
     assert!(error.to_string().contains("no-such-host.invalid cannot be resolved"), "{error}");
-    check(&ConnectOptions { database: "nowhere".into(), ..options.clone() }, Retry::Never, "\"nowhere\" does not exist", "database name").await;
+    check(&ConnectOptions { database: "nowhere".into(), ..options.clone() }, Retry::Never, "\"nowhere\" does not exist", "database name")
+        .await;
     check(&ConnectOptions { user: "nobody".into(), ..options.clone() }, Retry::Never, "\"nobody\" does not exist", "user").await;
     let parameter = |name: &str, value: &str| ConnectOptions { parameters: vec![(name.to_owned(), value.to_owned())], ..options.clone() };
     check(&parameter("no_such_parameter", "1"), Retry::Never, "no_such_parameter", "").await;

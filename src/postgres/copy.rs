@@ -32,7 +32,8 @@ pub enum Event {
     /// The next payload has this many bytes, and the buffer does not grow to hold it until
     /// [`CopyOut::allow`] is called.
     Large(usize),
-    /// CopyDone, CommandComplete and ReadyForQuery were seen.
+    /// CopyDone, CommandComplete and ReadyForQuery were seen; the last payloads may have been handed over
+    /// in the same call.
     Done {
         /// Rows, as the server counts them.
         rows: u64,
@@ -102,7 +103,11 @@ impl<'a> CopyOut<'a> {
                 Err(error) => break Err((error, true)),
             };
             let Some(payload) = unread.get(at + HEADER_BYTES..at + header.message_bytes()) else {
-                break Ok(if header.tag == b'd' && header.message_bytes() > BUFFER_BYTES { Stop::Large(header.body) } else { Stop::Incomplete });
+                break Ok(if header.tag == b'd' && header.message_bytes() > BUFFER_BYTES {
+                    Stop::Large(header.body)
+                } else {
+                    Stop::Incomplete
+                });
             };
             if header.tag != b'd' {
                 break Ok(Stop::Control(header));

@@ -90,7 +90,9 @@ fn advice(code: &str, message: &str) -> Option<&'static str> {
         "28000" if message.contains("no encryption") || message.contains("SSL off") => {
             "the server refuses this user without TLS: set sslmode to `require` or `verify-full`, or change pg_hba.conf"
         }
-        "28000" if message.contains("pg_hba.conf") => "let this user in from this address: pg_hba.conf on the server decides who may connect, and how",
+        "28000" if message.contains("pg_hba.conf") => {
+            "let this user in from this address: pg_hba.conf on the server decides who may connect, and how"
+        }
         "28000" => "check the user: it must exist, be allowed to log in, and present the certificate that pg_hba.conf asks for",
         "3D000" => "check the database name in the source file: the server has no database of that name",
         "42501" => "grant the privilege: GRANT USAGE ON SCHEMA … TO the user, and GRANT SELECT ON the table TO the user",

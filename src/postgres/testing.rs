@@ -69,7 +69,9 @@ impl Server {
             run(Command::new("chown").args(["-R", "postgres:postgres"]).arg(root));
         }
         let bin = server_programs();
-        run(unprivileged(&bin.join("initdb")).args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D"]).arg(root.join("data")));
+        run(unprivileged(&bin.join("initdb"))
+            .args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(root.join("data")));
         fs::write(root.join("data/pg_hba.conf"), hba()).unwrap();
         let port = net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let file = |name: &str| root.join(name).to_str().unwrap().to_owned();
@@ -99,9 +101,15 @@ impl Server {
     fn create_users(&self) {
         let quoted = PASSWORD.replace('\'', "''");
         let mut sql = String::new();
-        for (user, encryption) in
-            [("scram_user", "scram-sha-256"), ("md5_user", "md5"), ("clear_user", "md5"), ("tls_only", "scram-sha-256"), ("plain_only", "scram-sha-256"), ("cert_user", "md5"), ("gss_user", "md5")]
-        {
+        for (user, encryption) in [
+            ("scram_user", "scram-sha-256"),
+            ("md5_user", "md5"),
+            ("clear_user", "md5"),
+            ("tls_only", "scram-sha-256"),
+            ("plain_only", "scram-sha-256"),
+            ("cert_user", "md5"),
+            ("gss_user", "md5"),
+        ] {
             sql += &format!("SET password_encryption = '{encryption}'; CREATE ROLE {user} LOGIN PASSWORD '{quoted}';");
         }
         for _ in 0..200 {
@@ -198,12 +206,15 @@ impl Authority {
         let root = self.directory.path();
         let name = format!("{common_name}-{}", extension.unwrap_or("v1").replace(['/', '*'], "_"));
         let file = |suffix: &str| root.join(format!("{name}.{suffix}"));
-        openssl(root, &["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", &format!("/O=Test/CN={common_name}")])
-            .args(["-keyout"])
-            .arg(file("key"))
-            .arg("-out")
-            .arg(file("csr"))
-            .succeed();
+        openssl(
+            root,
+            &["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", &format!("/O=Test/CN={common_name}")],
+        )
+        .args(["-keyout"])
+        .arg(file("key"))
+        .arg("-out")
+        .arg(file("csr"))
+        .succeed();
         let mut sign = openssl(root, &["x509", "-req", "-days", "30", "-CA", "Test CA.crt", "-CAkey", "Test CA.key", "-CAcreateserial"]);
         sign.arg("-in").arg(file("csr")).arg("-out").arg(file("crt"));
         if let Some(extension) = extension {
@@ -217,12 +228,27 @@ impl Authority {
 
 fn self_signed(root: &Path, common_name: &str) -> Issued {
     let file = |suffix: &str| root.join(format!("{common_name}.{suffix}"));
-    openssl(root, &["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", &format!("/CN={common_name}")])
-        .arg("-keyout")
-        .arg(file("key"))
-        .arg("-out")
-        .arg(file("crt"))
-        .succeed();
+    openssl(
+        root,
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            &format!("/CN={common_name}"),
+        ],
+    )
+    .arg("-keyout")
+    .arg(file("key"))
+    .arg("-out")
+    .arg(file("crt"))
+    .succeed();
     issued(file("crt"), file("key"))
 }
 
@@ -269,7 +295,8 @@ fn unprivileged(program: &Path) -> Command {
 
 /// The newest server that Debian has installed.
 fn server_programs() -> PathBuf {
-    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql").expect("install the package postgresql").map(|e| e.unwrap().path()).collect();
+    let mut versions: Vec<PathBuf> =
+        fs::read_dir("/usr/lib/postgresql").expect("install the package postgresql").map(|e| e.unwrap().path()).collect();
     versions.sort();
     versions.pop().expect("install the package postgresql").join("bin")
 }

@@ -9,7 +9,9 @@ use super::connect::{SslMode, TlsOptions};
 use crate::error::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -38,7 +40,8 @@ struct Trust {
 /// A connector for `host` and the name it is called by.
 pub fn connector(options: &TlsOptions, host: &str) -> Result<(TlsConnector, ServerName<'static>)> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Verifier { algorithms: provider.signature_verification_algorithms, trust: trust(options)?, host: host_to_verify(options, host) };
+    let verifier =
+        Verifier { algorithms: provider.signature_verification_algorithms, trust: trust(options)?, host: host_to_verify(options, host) };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::bug(format!("set up TLS: {e}")))?
@@ -52,7 +55,8 @@ pub fn connector(options: &TlsOptions, host: &str) -> Result<(TlsConnector, Serv
                     .hint("give an unencrypted key: PKCS#8, PKCS#1 or SEC1 (`openssl pkey -in KEY` decrypts one)")
             })?;
             builder.with_client_auth_cert(chain, key).map_err(|e| {
-                Error::config(format!("client certificate and key cannot be used: {e}")).hint("give the key that belongs to the certificate")
+                Error::config(format!("client certificate and key cannot be used: {e}"))
+                    .hint("give the key that belongs to the certificate")
             })?
         }
         (None, None) => builder.with_no_client_auth(),
@@ -109,7 +113,10 @@ fn system_roots() -> &'static RootCertStore {
 fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>> {
     match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(Error::config(format!("the {what} holds no certificate in PEM form")).hint("it must begin with -----BEGIN CERTIFICATE-----")),
+        _ => {
+            Err(Error::config(format!("the {what} holds no certificate in PEM form"))
+                .hint("it must begin with -----BEGIN CERTIFICATE-----"))
+        }
     }
 }
 
@@ -124,7 +131,14 @@ pub fn channel_binding(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
 }
 
 impl Verifier {
-    fn verify_chain(&self, trust: &Trust, end: &CertificateDer<'_>, more: &[CertificateDer<'_>], facts: &Certificate<'_>, now: UnixTime) -> Result<(), rustls::Error> {
+    fn verify_chain(
+        &self,
+        trust: &Trust,
+        end: &CertificateDer<'_>,
+        more: &[CertificateDer<'_>],
+        facts: &Certificate<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
         if trust.given.contains(end) {
             let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
             return match now {
@@ -170,11 +184,21 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         match Certificate::parse(cert) {
             // rustls reads no certificate of version 1, which is what the recipe in PostgreSQL's manual makes.
             Some(old) if old.version < 3 => {
@@ -225,7 +249,10 @@ pub fn handshake_error(error: &rustls::Error) -> Error {
                 "the server's certificate is not signed by a trusted authority".to_owned(),
                 "give the CA that signed it in `ssl.server_ca`, or use sslmode `require`, which does not verify",
             ),
-            other => (format!("the server's certificate is not acceptable ({other})"), "look at the certificate: openssl s_client -starttls postgres"),
+            other => (
+                format!("the server's certificate is not acceptable ({other})"),
+                "look at the certificate: openssl s_client -starttls postgres",
+            ),
         },
         rustls::Error::AlertReceived(alert) => (
             format!("the server ended TLS with the alert {alert:?}"),

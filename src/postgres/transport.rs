@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
+use std::future::Future as _;
 use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,12 @@ const LOW_WATER: i32 = 256 << 10;
 
 /// How long bytes below the mark may wait: a server that pauses is slower than this anyway.
 const LOW_WATER_WAIT: Duration = Duration::from_millis(10);
+
+/// A Unix socket has no such mark. There, after a read that brought less than this …
+const SHORT_READ_BYTES: usize = 64 << 10;
+
+/// … the next one waits so long (tokio's timers know no shorter time) for the server to send more.
+const SHORT_READ_WAIT: Duration = Duration::from_millis(1);
 
 /// rustls reads 4 KiB at a time; a buffer below it makes that one system call in sixteen.
 const TLS_READ_BYTES: usize = 64 << 10;
@@ -81,7 +88,8 @@ pub async fn open(host: &Host, encryption: Encryption, tls: &TlsOptions, deadlin
     if !request_tls(&mut socket).await.map_err(Failure::Reach)? {
         return match encryption {
             Encryption::Required => Err(Failure::Tls(
-                Error::source_db("the server does not offer TLS").hint("turn `ssl` on at the server, or set sslmode to `prefer` or `disable`"),
+                Error::source_db("the server does not offer TLS")
+                    .hint("turn `ssl` on at the server, or set sslmode to `prefer` or `disable`"),
             )),
             _ => Ok(Stream::Plain(socket)),
         };
@@ -95,7 +103,8 @@ async fn tcp(name: &str, port: u16, deadline: Option<Instant>) -> Result<Socket,
     let addresses: Vec<_> = match tokio::net::lookup_host((name, port)).await {
         Ok(found) => found.collect(),
         Err(e) => {
-            let error = Error::source_db(format!("the host name {name} cannot be resolved ({e})")).hint("check the host name in the source file");
+            let error =
+                Error::source_db(format!("the host name {name} cannot be resolved ({e})")).hint("check the host name in the source file");
             // The resolver's EAI_AGAIN has no error kind of its own.
             return Err(if e.to_string().contains("emporary") { error.transient() } else { error });
         }
@@ -156,7 +165,9 @@ fn unix_error(e: &io::Error) -> Error {
             ("there is no such socket".to_owned(), "check that the server runs, its unix_socket_directories, and the port")
         }
         io::ErrorKind::ConnectionRefused => ("the connection was refused".to_owned(), "check that the server runs"),
-        io::ErrorKind::PermissionDenied => ("this user may not open the socket".to_owned(), "check the permissions of the socket's directory"),
+        io::ErrorKind::PermissionDenied => {
+            ("this user may not open the socket".to_owned(), "check the permissions of the socket's directory")
+        }
         _ => (format!("the connection failed ({e})"), "check the socket's directory and the port"),
     };
     Error::source_db(message).transient().hint(hint)
@@ -238,27 +249,33 @@ impl Socket {
     }
 
     fn gather(&mut self, on: bool) {
-        if let Io::Tcp(stream) = &self.io
-            && self.gathering != on
-        {
-            // The option is an optimisation: where a system lacks it, reads return earlier.
-            let set = set_low_water(stream, if on { LOW_WATER } else { 1 });
-            self.gathering = on && set.is_ok();
+        if self.gathering != on {
+            self.gathering = match &self.io {
+                // The option is an optimisation: where a system lacks it, reads return earlier.
+                Io::Tcp(stream) => set_low_water(stream, if on { LOW_WATER } else { 1 }).is_ok() && on,
+                Io::Unix(_) => on,
+            };
             self.waiting = false;
         }
     }
 
+    /// Ends `time` after the first call that found nobody waiting.
+    fn poll_patience(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        if !self.waiting {
+            patience.as_mut().reset(Instant::now() + time);
+            self.waiting = true;
+        }
+        ready!(patience.as_mut().poll(cx));
+        self.waiting = false;
+        Poll::Ready(())
+    }
+
     /// Below the mark the socket never becomes "readable", so the kernel is asked directly now and then.
     fn poll_below_mark(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Io::Tcp(stream) = &self.io else { return Poll::Pending };
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOW_WATER_WAIT)));
         loop {
-            if !self.waiting {
-                patience.as_mut().reset(Instant::now() + LOW_WATER_WAIT);
-                self.waiting = true;
-            }
-            ready!(patience.as_mut().poll(cx));
-            self.waiting = false;
+            ready!(self.poll_patience(LOW_WATER_WAIT, cx));
+            let Io::Tcp(stream) = &self.io else { return Poll::Pending };
             match (&*SockRef::from(stream)).read(buf.initialize_unfilled()) {
                 Ok(n) => {
                     buf.advance(n);
@@ -271,20 +288,30 @@ impl Socket {
     }
 }
 
-use std::future::Future as _;
-
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = match &mut this.io {
-            Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if polled.is_pending() && this.gathering {
-            return this.poll_below_mark(cx, buf);
+        match &mut this.io {
+            Io::Tcp(stream) => match Pin::new(stream).poll_read(cx, buf) {
+                Poll::Pending if this.gathering => this.poll_below_mark(cx, buf),
+                polled => {
+                    this.waiting = false;
+                    polled
+                }
+            },
+            Io::Unix(_) => {
+                if this.waiting {
+                    ready!(this.poll_patience(SHORT_READ_WAIT, cx));
+                }
+                let Io::Unix(stream) = &mut this.io else { return Poll::Pending };
+                let before = buf.filled().len();
+                let polled = Pin::new(stream).poll_read(cx, buf);
+                if polled.is_ready() && this.gathering && buf.filled().len() - before < SHORT_READ_BYTES {
+                    let _ = this.poll_patience(SHORT_READ_WAIT, cx);
+                }
+                polled
+            }
         }
-        this.waiting = false;
-        polled
     }
 }
 

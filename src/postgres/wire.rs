@@ -190,7 +190,9 @@ impl Connection {
         };
         // A server that ends a session says why before it hangs up, and that is the better message.
         match written {
-            Err(e) if !matches!(e.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => Err(self.broken(sqlstate::io_error(&e))),
+            Err(e) if !matches!(e.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => {
+                Err(self.broken(sqlstate::io_error(&e)))
+            }
             _ => Ok(()),
         }
     }

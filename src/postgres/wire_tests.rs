@@ -86,7 +86,8 @@ async fn a_terminated_session_is_transient_and_stays_closed() {
 #[tokio::test]
 async fn a_command_is_cancelled_from_outside() {
     let server = Server::shared();
-    for (user, mode) in [("postgres", crate::postgres::connect::SslMode::Disable), ("tls_only", crate::postgres::connect::SslMode::Require)] {
+    for (user, mode) in [("postgres", crate::postgres::connect::SslMode::Disable), ("tls_only", crate::postgres::connect::SslMode::Require)]
+    {
         let mut options = server.options(server.tcp(), user);
         options.tls.mode = mode;
         let mut c = wire(&options).await.unwrap();
