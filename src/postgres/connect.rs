@@ -1,8 +1,24 @@
 //! Opening sessions: hosts, TLS, authentication, session settings. One implementation for both clients.
 
+use super::startup;
+use super::transport::{self, Encryption, Failure, Stream};
+use super::{tls, wire};
 use crate::config::secret::Secret;
+use crate::error::{Error, Result, Retry};
+use futures::future::BoxFuture;
+use std::fmt;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_postgres::AsyncMessage;
+
+pub use super::sqlstate::sql_error;
+use super::sqlstate::{checked, lost};
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +80,280 @@ pub struct ConnectOptions {
     pub statement_timeout: Duration,
     /// `lock_timeout` of every session; zero means none.
     pub lock_timeout: Duration,
-    /// Further run-time parameters, sent at start-up.
+    /// Further run-time parameters, set after login (`options` at start-up).
     pub parameters: Vec<(String, String)>,
 }
+
+/// Ordinary SQL: `tokio-postgres` over our transport. Dropping it ends the session.
+pub struct Session {
+    /// The client.
+    pub client: tokio_postgres::Client,
+    version: u32,
+    ended: Arc<OnceLock<String>>,
+    task: JoinHandle<()>,
+}
+
+/// Opens a session for ordinary SQL.
+pub async fn session(options: &ConnectOptions) -> Result<Session> {
+    first_host(options, |options, host| Box::pin(open_session(options, host))).await
+}
+
+/// Opens a session of our own client, for COPY.
+pub async fn wire(options: &ConnectOptions) -> Result<wire::Connection> {
+    first_host(options, |options, host| Box::pin(open_wire(options, host))).await
+}
+
+impl Session {
+    /// The server's version as a number, 150018 for 15.18.
+    pub fn server_version(&self) -> u32 {
+        self.version
+    }
+
+    /// [`sql_error`], and where the connection is gone, why.
+    pub fn error(&self, e: &tokio_postgres::Error) -> Error {
+        match self.ended.get() {
+            Some(reason) if e.is_closed() => lost(&format!("the connection was lost: {reason}")),
+            _ => sql_error(e),
+        }
+    }
+
+    /// Says goodbye and waits until that is sent.
+    pub async fn close(self) {
+        drop(self.client);
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.task).await;
+    }
+}
+
+type Open<T> = for<'a> fn(&'a ConnectOptions, &'a Host) -> BoxFuture<'a, Result<T>>;
+type Login<T> = for<'a> fn(Stream, &'a ConnectOptions, &'a Host) -> BoxFuture<'a, Result<T>>;
+
+/// Tries the hosts in order.
+async fn first_host<T>(options: &ConnectOptions, open: Open<T>) -> Result<T> {
+    let mut failures = Vec::new();
+    for host in &options.hosts {
+        match within(options.connect_timeout, open(options, host)).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => failures.push(error.doing(format!("connect to {host}"))),
+        }
+    }
+    if failures.len() > 1 {
+        let reasons: Vec<String> = failures.iter().map(Error::to_string).collect();
+        let error = Error::source_db(format!("none of the hosts is a usable primary: {}", reasons.join("; ")));
+        let error = if failures.iter().any(|e| e.retry() == Retry::Again) { error.transient() } else { error };
+        return Err(match failures.iter().find_map(Error::advice) {
+            Some(advice) => error.hint(advice),
+            None => error,
+        });
+    }
+    Err(failures.pop().unwrap_or_else(|| Error::config("no host is given")))
+}
+
+/// Limits `work` to `timeout`; zero means no limit.
+pub(super) async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    if timeout.is_zero() {
+        return work.await;
+    }
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        Err(lost(&format!("no answer within {timeout:?}")).hint("check host, port and firewalls, or raise connect_timeout"))
+    })
+}
+
+/// When `timeout` from now ends; `None` if it does not.
+pub(super) fn deadline(timeout: Duration) -> Option<Instant> {
+    (!timeout.is_zero()).then(|| Instant::now() + timeout)
+}
+
+/// libpq's sslmodes: which attempts to make, and when a refusal is worth a second one.
+async fn by_sslmode<T>(options: &ConnectOptions, host: &Host, login: Login<T>) -> Result<T> {
+    let unix = matches!(host, Host::Unix(..));
+    let (first, second) = match options.tls.mode {
+        SslMode::Allow if !unix => (Encryption::Plain, Encryption::Required),
+        SslMode::Prefer if !unix => (Encryption::Offered, Encryption::Plain),
+        SslMode::Disable | SslMode::Allow | SslMode::Prefer => {
+            return attempt(options, host, Encryption::Plain, login).await.map_err(Denied::error);
+        }
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+            return attempt(options, host, Encryption::Required, login).await.map_err(Denied::error);
+        }
+    };
+    let denied = match attempt(options, host, first, login).await {
+        Err(denied) if denied.other_encryption_may_help(second) => denied,
+        other => return other.map_err(Denied::error),
+    };
+    match attempt(options, host, second, login).await {
+        // The same door, closed twice: the first answer says more.
+        Err(Denied { failed: Failed::Open(Failure::Tls(_)), .. }) => Err(denied.error()),
+        Err(again) if again.is_refusal() => Err(denied.error()),
+        other => other.map_err(Denied::error),
+    }
+}
+
+struct Denied {
+    failed: Failed,
+    /// Whether the login went over TLS.
+    encrypted: bool,
+}
+
+enum Failed {
+    Open(Failure),
+    Login(Error),
+}
+
+impl Denied {
+    fn error(self) -> Error {
+        match self.failed {
+            Failed::Open(failure) => failure.into(),
+            Failed::Login(error) => error,
+        }
+    }
+
+    /// The server lets nobody in this way, whatever the password: 28000 from pg_hba.conf, 08P01 from pgBouncer.
+    fn is_refusal(&self) -> bool {
+        matches!(&self.failed, Failed::Login(error) if matches!(error.code(), Some("28000" | "08P01")))
+    }
+
+    fn other_encryption_may_help(&self, other: Encryption) -> bool {
+        match &self.failed {
+            Failed::Open(Failure::Tls(_)) => true,
+            Failed::Open(Failure::Reach(_)) => false,
+            Failed::Login(_) => self.is_refusal() && self.encrypted != (other == Encryption::Required),
+        }
+    }
+}
+
+async fn attempt<T>(options: &ConnectOptions, host: &Host, encryption: Encryption, login: Login<T>) -> Result<T, Denied> {
+    let opened = transport::open(host, encryption, &options.tls, deadline(options.connect_timeout)).await;
+    let stream = opened.map_err(|failure| Denied { failed: Failed::Open(failure), encrypted: false })?;
+    let encrypted = stream.is_tls();
+    login(stream, options, host).await.map_err(|error| Denied { failed: Failed::Login(error), encrypted })
+}
+
+async fn open_wire(options: &ConnectOptions, host: &Host) -> Result<wire::Connection> {
+    let mut connection = by_sslmode(options, host, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
+    connection
+        .simple(&startup::settings(options, connection.server_version(), false))
+        .await
+        .map_err(|e| e.doing("set session parameters"))?;
+    if options.hosts.len() > 1 {
+        let rows = connection.simple(IN_RECOVERY).await?;
+        primary(rows.first().and_then(|row| row.first()).and_then(Option::as_deref))?;
+    }
+    Ok(connection)
+}
+
+async fn open_session(options: &ConnectOptions, host: &Host) -> Result<Session> {
+    let session = by_sslmode(options, host, |s, o, _| Box::pin(login_session(s, o))).await?;
+    let sql = startup::settings(options, session.version, false);
+    checked(session.client.batch_execute(&sql).await).map_err(|e| e.doing("set session parameters"))?;
+    if options.hosts.len() > 1 {
+        let rows = checked(session.client.simple_query(IN_RECOVERY).await)?;
+        primary(rows.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        }))?;
+    }
+    Ok(session)
+}
+
+const IN_RECOVERY: &str = "SELECT pg_is_in_recovery()";
+
+fn primary(in_recovery: Option<&str>) -> Result<()> {
+    match in_recovery {
+        Some("f") => Ok(()),
+        _ => Err(Error::source_db("the server is a standby").hint("name a host that is a primary")),
+    }
+}
+
+async fn login_session(stream: Stream, options: &ConnectOptions) -> Result<Session> {
+    let mut config = tokio_postgres::Config::new();
+    config.user(&options.user).dbname(&options.database).application_name(&options.application_name);
+    if let Some(password) = startup::password(options) {
+        config.password(password);
+    }
+    if let Some(value) = startup::startup_options(options) {
+        config.options(value);
+    }
+    // "TLS without asking for it": the stream is what it is, and login learns the channel binding from it.
+    config.ssl_mode(tokio_postgres::config::SslMode::Require).ssl_negotiation(tokio_postgres::config::SslNegotiation::Direct);
+    let (client, mut connection) = checked(config.connect_raw(stream, Established).await)?;
+    let version = startup::version_number(connection.parameter("server_version").unwrap_or(""));
+    let ended = Arc::new(OnceLock::new());
+    let task = tokio::spawn({
+        let ended = ended.clone();
+        async move {
+            while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                match message {
+                    Ok(AsyncMessage::Notice(report)) => wire::notice(report.severity(), report.message()),
+                    Ok(_) => {}
+                    Err(e) => {
+                        let error = sql_error(&e);
+                        tracing::debug!("a database session ended: {error}");
+                        // Before the connection is dropped, which is when waiting queries learn of it.
+                        let _ = ended.set(error.to_string());
+                        break;
+                    }
+                }
+            }
+        }
+    });
+    Ok(Session { client, version, ended, task })
+}
+
+/// Tells `tokio-postgres` that encryption has been taken care of.
+struct Established;
+
+/// Our stream, as `tokio-postgres` wants to see it.
+struct Carrier(Stream);
+
+impl tokio_postgres::tls::TlsConnect<Stream> for Established {
+    type Stream = Carrier;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Carrier, Self::Error>>;
+
+    fn connect(self, stream: Stream) -> Self::Future {
+        std::future::ready(Ok(Carrier(stream)))
+    }
+}
+
+impl tokio_postgres::tls::TlsStream for Carrier {
+    fn channel_binding(&self) -> tokio_postgres::tls::ChannelBinding {
+        match self.0.certificate().and_then(tls::channel_binding) {
+            Some(data) => tokio_postgres::tls::ChannelBinding::tls_server_end_point(data),
+            None => tokio_postgres::tls::ChannelBinding::none(),
+        }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(name, port) if name.contains(':') => write!(f, "[{name}]:{port}"),
+            Self::Tcp(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(directory, port) => write!(f, "{}/.s.PGSQL.{port}", directory.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "connect_tests.rs"]
+mod tests;

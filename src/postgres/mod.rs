@@ -1,22 +1,32 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its types, its wire format.
+//!
+//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients. Our own client: `frame`
+//! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`types`], [`decode`]. Reading: [`chunk`], [`exported`].
 
-mod array;
+mod transport;
+mod tls;
+mod certificate;
+mod startup;
+pub mod connect;
+mod sqlstate;
+pub mod quote;
+mod frame;
+pub mod wire;
+pub mod copy;
+pub mod scope;
 pub mod catalog;
 mod catalog_assembly;
 mod catalog_query;
-pub mod chunk;
+pub mod types;
+mod type_table;
 mod column;
-pub mod connect;
-pub mod copy;
-pub mod decode;
+mod array;
 mod numeric;
+mod temporal;
+pub mod decode;
+pub mod chunk;
+pub mod exported;
 #[cfg(test)]
 mod payload;
-pub mod exported;
-pub mod quote;
-pub mod scope;
-mod temporal;
-pub mod tls;
-mod type_table;
-pub mod types;
-pub mod wire;
+#[cfg(test)]
+mod testing;

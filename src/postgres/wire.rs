@@ -1,1 +1,318 @@
-//! (being built)
+//! Our own client: one connection, one command at a time, one receive buffer.
+//!
+//! It exists because rows arrive here by the hundred million: [`Connection::copy_out`] hands out slices of
+//! the receive buffer, where `tokio-postgres` allocates for each row and passes it through a queue.
+//! It knows no types and no tables.
+
+use super::connect::{ConnectOptions, Host, TlsOptions, within};
+use super::copy::CopyOut;
+use super::frame::{self, BUFFER_BYTES, Body, Buffer, Header, Report, garbage};
+use super::startup::{self, unexpected};
+use super::transport::{self, Encryption, Stream};
+use super::{connect, sqlstate};
+use crate::error::{Context, Error, Result};
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Text results are for small answers; tables travel by COPY.
+const RESULT_BYTES_MAX: usize = 64 << 20;
+
+/// A session of our own client.
+pub struct Connection {
+    stream: Stream,
+    pub(super) buffer: Buffer,
+    state: State,
+    parameters: HashMap<String, String>,
+    pid: i32,
+    key: i32,
+    host: Host,
+    tls: TlsOptions,
+    timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The server waits for a command.
+    Idle,
+    /// A command was sent and its ReadyForQuery has not been read.
+    Busy,
+    /// The stream has ended or is out of step.
+    Closed,
+}
+
+impl Connection {
+    /// Logs in over an open stream.
+    pub(super) async fn login(stream: Stream, options: &ConnectOptions, host: &Host) -> Result<Self> {
+        let mut connection = Self {
+            stream,
+            buffer: Buffer::new(BUFFER_BYTES),
+            state: State::Busy,
+            parameters: HashMap::new(),
+            pid: 0,
+            key: 0,
+            host: host.clone(),
+            tls: options.tls.clone(),
+            timeout: options.connect_timeout,
+        };
+        startup::login(&mut connection, options).await?;
+        connection.state = State::Idle;
+        Ok(connection)
+    }
+
+    /// Runs one or more statements and returns the rows of the last one that has rows, as text.
+    pub async fn simple(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        self.query(sql).await?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let mut failure = None;
+        loop {
+            match self.next_in_command(&mut failure).await? {
+                (b'T', _) => rows.clear(),
+                (b'D', body) if failure.is_none() => {
+                    bytes += body.len();
+                    if bytes > RESULT_BYTES_MAX {
+                        failure = Some(Error::source_db(format!("the answer is larger than {} MiB", RESULT_BYTES_MAX >> 20)));
+                        rows = Vec::new();
+                    } else {
+                        match frame::text_row(&body) {
+                            Ok(row) => rows.push(row),
+                            Err(error) => failure = Some(error),
+                        }
+                    }
+                }
+                (b'D' | b'C' | b'I', _) => {}
+                (b'Z', _) => return self.ready(failure).map(|()| rows),
+                (tag, _) => return Err(self.broken(unexpected(tag, "in the answer to a query"))),
+            }
+        }
+    }
+
+    /// Starts `COPY … TO STDOUT`. Statements before it in `sql` are run; their rows are ignored.
+    pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
+        self.query(sql).await?;
+        let mut failure = None;
+        loop {
+            match self.next_in_command(&mut failure).await? {
+                (b'H', body) => {
+                    let mut body = Body(&body);
+                    let (format, columns) = match body.u8().and_then(|format| Ok((format, body.u16()?))) {
+                        Ok(found) => found,
+                        Err(error) => return Err(self.broken(error)),
+                    };
+                    return Ok(CopyOut::new(self, format == 1, columns));
+                }
+                (b'T' | b'D' | b'C' | b'I', _) => {}
+                (b'Z', _) => return Err(self.ready(failure).err().unwrap_or_else(|| Error::bug("the statement is no COPY … TO STDOUT"))),
+                (tag, _) => return Err(self.broken(unexpected(tag, "in the answer to COPY … TO STDOUT"))),
+            }
+        }
+    }
+
+    /// A parameter that the server reported, such as `server_version` or `TimeZone`.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// The server's version as a number, 150018 for 15.18; 0 if the server told none.
+    pub fn server_version(&self) -> u32 {
+        startup::version_number(self.parameter("server_version").unwrap_or(""))
+    }
+
+    /// The process that serves this session, as in `pg_stat_activity`.
+    pub fn backend_pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether the stream is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.stream.is_tls()
+    }
+
+    /// Can stop this session's command from another task.
+    pub fn cancel_token(&self) -> CancelToken {
+        let encryption = if self.is_tls() { Encryption::Required } else { Encryption::Plain };
+        CancelToken { host: self.host.clone(), tls: self.tls.clone(), encryption, timeout: self.timeout, pid: self.pid, key: self.key }
+    }
+
+    /// Says goodbye, so that the server does not log a lost connection. Dropping is enough otherwise.
+    pub async fn close(mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        if self.state == State::Idle && self.send(&out).await.is_ok() {
+            let _ = self.stream.shutdown().await;
+        }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    pub(super) fn gather(&mut self, on: bool) {
+        self.stream.gather(on);
+    }
+
+    pub(super) fn set_key(&mut self, body: &mut Body<'_>) -> Result<()> {
+        (self.pid, self.key) = (body.i32()?, body.i32()?);
+        Ok(())
+    }
+
+    /// The command has ended; its result is `failure`, if there was one.
+    pub(super) fn ready(&mut self, failure: Option<Error>) -> Result<()> {
+        self.state = State::Idle;
+        self.buffer.resize(BUFFER_BYTES);
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Nothing more can be done with this connection.
+    pub(super) fn broken(&mut self, error: Error) -> Error {
+        self.state = State::Closed;
+        error
+    }
+
+    async fn query(&mut self, sql: &str) -> Result<()> {
+        match self.state {
+            State::Idle => {}
+            State::Busy => return Err(Error::bug("the connection is still busy with a command that was given up")),
+            State::Closed => return Err(sqlstate::lost("the connection is closed")),
+        }
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out).map_err(|_| Error::config("a query holds a NUL byte, which PostgreSQL cannot take"))?;
+        self.state = State::Busy;
+        self.send(&out).await
+    }
+
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = match self.stream.write_all(bytes).await {
+            Ok(()) => self.stream.flush().await,
+            error => error,
+        };
+        // A server that ends a session says why before it hangs up, and that is the better message.
+        match written {
+            Err(e) if !matches!(e.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => {
+                Err(self.broken(sqlstate::io_error(&e)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for bytes and appends them to the buffer.
+    pub(super) async fn fill(&mut self) -> Result<usize> {
+        match self.stream.read(self.buffer.room()).await {
+            Ok(0) => Err(self.broken(sqlstate::lost("the server closed the connection"))),
+            Ok(n) => {
+                self.buffer.filled(n);
+                Ok(n)
+            }
+            Err(e) => Err(self.broken(sqlstate::io_error(&e))),
+        }
+    }
+
+    /// The next message outside of COPY; errors end the call.
+    pub(super) async fn next(&mut self) -> Result<(u8, Vec<u8>)> {
+        loop {
+            let message = match self.buffer.message() {
+                Ok(Some((header, body))) => Some((header, body.to_vec())),
+                Ok(None) => None,
+                Err(error) => return Err(self.broken(error)),
+            };
+            let Some((header, body)) = message else {
+                // Row data that nobody asked for must not fill the memory.
+                if let Ok(Some(header)) = Header::parse(self.buffer.unread())
+                    && header.body > RESULT_BYTES_MAX
+                {
+                    return Err(self.broken(Error::source_db(format!("the answer is larger than {} MiB", RESULT_BYTES_MAX >> 20))));
+                }
+                self.fill().await?;
+                continue;
+            };
+            self.buffer.consume(header.message_bytes());
+            if self.aside(header.tag, &body)? {
+                continue;
+            }
+            if header.tag == b'E' {
+                let report = Report::parse(&body).map_err(|error| self.broken(error))?;
+                let error = sqlstate::report_error(&report);
+                return Err(if report.is_fatal() { self.broken(error) } else { error });
+            }
+            return Ok((header.tag, body));
+        }
+    }
+
+    /// The next message of a command. An error of the statement goes to `failure`: the server still sends
+    /// ReadyForQuery, and the session lives on.
+    async fn next_in_command(&mut self, failure: &mut Option<Error>) -> Result<(u8, Vec<u8>)> {
+        loop {
+            match self.next().await {
+                Err(error) if self.state == State::Busy => drop(failure.get_or_insert(error)),
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes messages that may come at any time: notices, parameters, notifications.
+    pub(super) fn aside(&mut self, tag: u8, body: &[u8]) -> Result<bool> {
+        match tag {
+            b'N' => {
+                let report = Report::parse(body).map_err(|error| self.broken(error))?;
+                notice(&report.severity, &report.message);
+            }
+            b'S' => {
+                let mut body = Body(body);
+                let pair = body.cstr().and_then(|name| Ok((name, body.cstr()?)));
+                let (name, value) = pair.map_err(|error| self.broken(error))?;
+                // Servers report a dozen; more is somebody filling our memory.
+                if self.parameters.len() < 256 {
+                    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                    self.parameters.insert(text(name), text(value));
+                }
+            }
+            b'A' => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Passes on what the server remarks.
+pub(super) fn notice(severity: &str, message: &str) {
+    if severity == "WARNING" { tracing::warn!("postgres: {message}") } else { tracing::debug!("postgres: {severity}: {message}") }
+}
+
+/// Stops the command of a session (manual, "Canceling Requests in Progress").
+#[derive(Clone)]
+pub struct CancelToken {
+    host: Host,
+    tls: TlsOptions,
+    encryption: Encryption,
+    timeout: Duration,
+    pid: i32,
+    key: i32,
+}
+
+impl CancelToken {
+    /// Asks the server to stop whatever the session is doing; its command then ends with SQLSTATE 57014.
+    /// Comes back when the server has taken the request, which says nothing about its effect.
+    pub async fn cancel(&self) -> Result<()> {
+        within(self.timeout, self.send()).await.doing(|| format!("cancel a query at {}", self.host))
+    }
+
+    async fn send(&self) -> Result<()> {
+        let mut stream = transport::open(&self.host, self.encryption, &self.tls, connect::deadline(self.timeout)).await?;
+        let mut out = BytesMut::new();
+        frontend::cancel_request(self.pid, self.key, &mut out);
+        let io = |e: std::io::Error| sqlstate::io_error(&e);
+        stream.write_all(&out).await.map_err(io)?;
+        stream.flush().await.map_err(io)?;
+        // The server answers by hanging up, with or without a TLS farewell.
+        match stream.read(&mut [0]).await {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(_) => Err(garbage("an answer to a cancel request")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -1,0 +1,345 @@
+//! The byte stream to a server: TCP or Unix socket, plain or TLS. It stands below both clients.
+//!
+//! It knows one trick: while a COPY runs at speed it lets bytes gather in the kernel. The server sends
+//! 8 KiB at a time, and waking this process for each of them costs both sides a quarter of the time.
+
+use super::connect::{Host, TlsOptions};
+use super::{frame, sqlstate, tls};
+use crate::error::Error;
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::pki_types::CertificateDer;
+use socket2::{SockRef, TcpKeepalive};
+use std::future::Future as _;
+use std::io::{self, Read as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::client::TlsStream;
+
+/// Bytes the kernel gathers before it wakes us; half a receive buffer, so that a late read still finds room.
+const LOW_WATER: i32 = 256 << 10;
+
+/// How long bytes below the mark may wait: a server that pauses is slower than this anyway.
+const LOW_WATER_WAIT: Duration = Duration::from_millis(10);
+
+/// A Unix socket has no such mark. There, after a read that brought less than this …
+const SHORT_READ_BYTES: usize = 64 << 10;
+
+/// … the next one waits so long (tokio's timers know no shorter time) for the server to send more.
+const SHORT_READ_WAIT: Duration = Duration::from_millis(1);
+
+/// rustls reads 4 KiB at a time; a buffer below it makes that one system call in sixteen.
+const TLS_READ_BYTES: usize = 64 << 10;
+
+/// Whether to use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// No.
+    Plain,
+    /// If the server offers it.
+    Offered,
+    /// Yes, or fail.
+    Required,
+}
+
+/// Why there is no stream. sslmodes `allow` and `prefer` tell the cases apart.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server could not be reached, or does not speak our protocol.
+    Reach(Error),
+    /// TLS is not to be had.
+    Tls(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reach(error) | Failure::Tls(error) => error,
+        }
+    }
+}
+
+/// An open stream.
+pub enum Stream {
+    /// Not encrypted.
+    Plain(Socket),
+    /// TLS.
+    Tls(Box<TlsStream<BufReader<Socket>>>),
+}
+
+/// Connects to `host`. `deadline` divides the time fairly among the addresses of a name; the caller enforces it.
+pub async fn open(host: &Host, encryption: Encryption, tls: &TlsOptions, deadline: Option<Instant>) -> Result<Stream, Failure> {
+    let (mut socket, name) = match host {
+        // As in libpq, sslmode does not apply to Unix sockets.
+        Host::Unix(directory, port) => {
+            let path = directory.join(format!(".s.PGSQL.{port}"));
+            let socket = UnixStream::connect(&path).await.map_err(|e| Failure::Reach(unix_error(&e)))?;
+            return Ok(Stream::Plain(Socket::new(Io::Unix(socket))));
+        }
+        Host::Tcp(name, port) => (tcp(name, *port, deadline).await.map_err(Failure::Reach)?, name),
+    };
+    if encryption == Encryption::Plain {
+        return Ok(Stream::Plain(socket));
+    }
+    if !request_tls(&mut socket).await.map_err(Failure::Reach)? {
+        return match encryption {
+            Encryption::Required => Err(Failure::Tls(
+                Error::source_db("the server does not offer TLS")
+                    .hint("turn `ssl` on at the server, or set sslmode to `prefer` or `disable`"),
+            )),
+            _ => Ok(Stream::Plain(socket)),
+        };
+    }
+    let (connector, name) = tls::connector(tls, name).map_err(Failure::Reach)?;
+    let stream = connector.connect(name, BufReader::with_capacity(TLS_READ_BYTES, socket)).await;
+    Ok(Stream::Tls(Box::new(stream.map_err(|e| Failure::Tls(sqlstate::io_error(&e)))?)))
+}
+
+async fn tcp(name: &str, port: u16, deadline: Option<Instant>) -> Result<Socket, Error> {
+    let addresses: Vec<_> = match tokio::net::lookup_host((name, port)).await {
+        Ok(found) => found.collect(),
+        Err(e) => {
+            let error =
+                Error::source_db(format!("the host name {name} cannot be resolved ({e})")).hint("check the host name in the source file");
+            // The resolver's EAI_AGAIN has no error kind of its own.
+            return Err(if e.to_string().contains("emporary") { error.transient() } else { error });
+        }
+    };
+    let mut last = Error::source_db(format!("the host name {name} has no address")).hint("check the host name in the source file");
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = deadline.map(|end| end.saturating_duration_since(Instant::now()) / u32::try_from(addresses.len() - tried).unwrap_or(1));
+        let connecting = TcpStream::connect(address);
+        let result = match share {
+            Some(share) => tokio::time::timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            None => connecting.await,
+        };
+        match result.and_then(|stream| prepare(&stream).map(|()| stream)) {
+            Ok(stream) => return Ok(Socket::new(Io::Tcp(stream))),
+            Err(e) => last = tcp_error(&e),
+        }
+    }
+    Err(last)
+}
+
+/// No delay for small messages; a dead peer is noticed after two minutes of silence.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Asks for TLS (manual, "SSL Session Encryption"). Exactly one byte is read: nothing that a man in the
+/// middle sends ahead of the handshake can end up in a buffer (CVE-2021-23222).
+async fn request_tls(socket: &mut Socket) -> Result<bool, Error> {
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    let io = |e: io::Error| sqlstate::io_error(&e);
+    socket.write_all(&request).await.map_err(io)?;
+    match socket.read_u8().await.map_err(io)? {
+        b'S' => Ok(true),
+        b'N' => Ok(false),
+        // Not shown: nobody has vouched for this text (CVE-2024-10977).
+        b'E' => Err(Error::source_db("the server answered the request for TLS with an error").hint("the server's log tells why")),
+        other => Err(frame::garbage(format!("the byte 0x{other:02x}"))),
+    }
+}
+
+fn tcp_error(e: &io::Error) -> Error {
+    let (message, hint) = match e.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            ("the connection was refused".to_owned(), "check host and port, that the server runs, and its listen_addresses")
+        }
+        io::ErrorKind::TimedOut => ("no answer in time".to_owned(), "check host, port and firewalls, or raise connect_timeout"),
+        _ => (format!("the connection failed ({e})"), "check host, port and the network between"),
+    };
+    Error::source_db(message).transient().hint(hint)
+}
+
+fn unix_error(e: &io::Error) -> Error {
+    let (message, hint) = match e.kind() {
+        io::ErrorKind::NotFound => {
+            ("there is no such socket".to_owned(), "check that the server runs, its unix_socket_directories, and the port")
+        }
+        io::ErrorKind::ConnectionRefused => ("the connection was refused".to_owned(), "check that the server runs"),
+        io::ErrorKind::PermissionDenied => {
+            ("this user may not open the socket".to_owned(), "check the permissions of the socket's directory")
+        }
+        _ => (format!("the connection failed ({e})"), "check the socket's directory and the port"),
+    };
+    Error::source_db(message).transient().hint(hint)
+}
+
+impl Stream {
+    /// Whether the stream is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The certificate the server presented.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
+        }
+    }
+
+    /// Starts or stops to let bytes gather before a read returns.
+    pub fn gather(&mut self, on: bool) {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_mut().0.get_mut(),
+        };
+        socket.gather(on);
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A socket that can let bytes gather.
+pub struct Socket {
+    io: Io,
+    gathering: bool,
+    /// Ends the wait for bytes below the mark; `None` while nobody waits.
+    patience: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn new(io: Io) -> Self {
+        Self { io, gathering: false, patience: None, waiting: false }
+    }
+
+    fn gather(&mut self, on: bool) {
+        if self.gathering != on {
+            self.gathering = match &self.io {
+                // The option is an optimisation: where a system lacks it, reads return earlier.
+                Io::Tcp(stream) => set_low_water(stream, if on { LOW_WATER } else { 1 }).is_ok() && on,
+                Io::Unix(_) => on,
+            };
+            self.waiting = false;
+        }
+    }
+
+    /// Ends `time` after the first call that found nobody waiting.
+    fn poll_patience(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        if !self.waiting {
+            patience.as_mut().reset(Instant::now() + time);
+            self.waiting = true;
+        }
+        ready!(patience.as_mut().poll(cx));
+        self.waiting = false;
+        Poll::Ready(())
+    }
+
+    /// Below the mark the socket never becomes "readable", so the kernel is asked directly now and then.
+    fn poll_below_mark(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_patience(LOW_WATER_WAIT, cx));
+            let Io::Tcp(stream) = &self.io else { return Poll::Pending };
+            match (&*SockRef::from(stream)).read(buf.initialize_unfilled()) {
+                Ok(n) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match &mut this.io {
+            Io::Tcp(stream) => match Pin::new(stream).poll_read(cx, buf) {
+                Poll::Pending if this.gathering => this.poll_below_mark(cx, buf),
+                polled => {
+                    this.waiting = false;
+                    polled
+                }
+            },
+            Io::Unix(_) => {
+                if this.waiting {
+                    ready!(this.poll_patience(SHORT_READ_WAIT, cx));
+                }
+                let Io::Unix(stream) = &mut this.io else { return Poll::Pending };
+                let before = buf.filled().len();
+                let polled = Pin::new(stream).poll_read(cx, buf);
+                if polled.is_ready() && this.gathering && buf.filled().len() - before < SHORT_READ_BYTES {
+                    let _ = this.poll_patience(SHORT_READ_WAIT, cx);
+                }
+                polled
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "no crate in the tree offers SO_RCVLOWAT")]
+fn set_low_water(stream: &TcpStream, bytes: libc::c_int) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open while `stream` is borrowed; pointer and length describe one c_int that outlives the call.
+    let result = unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, (&raw const bytes).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
