@@ -17,6 +17,8 @@
 
 mod error;
 mod naming;
+pub mod parquet;
+mod storage;
 mod table;
 
 pub use error::{Error, Kind, Result, Retry};
