@@ -3,3 +3,4 @@ pub(crate) mod encode;
 pub(crate) mod labels;
 pub(crate) mod layout;
 pub(crate) mod partition;
+pub(crate) mod stage;
