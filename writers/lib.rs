@@ -16,6 +16,9 @@
 //! promise written on a method below is a function there.
 
 mod error;
+mod naming;
+pub mod parquet;
+mod storage;
 mod table;
 
 pub use error::{Error, Kind, Result, Retry};
