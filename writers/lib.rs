@@ -15,13 +15,18 @@
 //! implementation and the test double), then add one line to the list in [`conformance`]: every
 //! promise written on a method below is a function there.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
+pub mod memory;
 mod naming;
 pub mod parquet;
+mod secret;
 mod storage;
 mod table;
 
 pub use error::{Error, Kind, Result, Retry};
+pub use secret::Secret;
 pub use table::{Commit, Part, PartName, Stats, TableSpec, Token};
 
 use arrow::array::RecordBatch;
@@ -47,6 +52,33 @@ pub trait Destination: Send + Sync + 'static {
 }
 
 /// One open table. Many parts may be staged at once; one commit happens at a time.
+///
+/// ```
+/// use arrow::array::{Int64Array, RecordBatch};
+/// use arrow::datatypes::{DataType, Field, Schema};
+/// use std::sync::Arc;
+/// use writers::{Commit, Destination, PartName, Table, TableSpec, Token, memory::Memory};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> writers::Result<()> {
+/// let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
+/// let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![1, 2, 3]))]).expect("one column");
+///
+/// let lake = Memory::new();
+/// let spec = TableSpec { database: "shop".into(), name: "orders".into(), schema, partition_regex: String::new() };
+/// let mut orders = lake.open(&spec).await?;
+///
+/// // Nobody sees the part before the commit; the next run would find it with `adopt`.
+/// let name = PartName { generation: "load1".into(), sequence: 0 };
+/// let part = orders.stage(name, futures::stream::iter([Ok::<_, writers::Error>(batch.clone())])).await?;
+/// assert_eq!(lake.rows("shop", "orders"), None);
+///
+/// orders.commit(vec![part], Token("load1".into()), Commit::Replace).await?;
+/// assert_eq!(lake.rows("shop", "orders"), Some(vec![batch]));
+/// assert_eq!(orders.committed(), Some(&Token("load1".into())));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Table: Send + Sync + 'static {
     /// Staged output. Small: it names files, it does not hold them.
     type Part: Part;
