@@ -16,6 +16,7 @@
 //! promise written on a method below is a function there.
 
 mod error;
+pub mod parquet;
 mod table;
 
 pub use error::{Error, Kind, Result, Retry};
