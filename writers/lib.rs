@@ -17,9 +17,11 @@
 
 mod error;
 pub mod parquet;
+mod secret;
 mod table;
 
 pub use error::{Error, Kind, Result, Retry};
+pub use secret::Secret;
 pub use table::{Commit, Part, PartName, Stats, TableSpec, Token};
 
 use arrow::array::RecordBatch;

@@ -1,2 +1,3 @@
 //! Parquet files.
-pub mod config;
+mod config;
+pub use config::{Compression, ParquetConfig};
