@@ -166,9 +166,9 @@ fn olake_files_mean_what_they_mean_there() {
     let file = streams("tests/configs/seeds/olake-streams.json").value;
     assert_eq!(file.streams[0].stream.sync_mode, "cdc");
     let local = destination("tests/configs/seeds/olake-destination-parquet.json").value;
-    assert_eq!(local.resolve().unwrap().local_path.as_deref(), Some("./configs/reader"));
+    assert_eq!(local.resolve().unwrap().local_path, "./configs/reader");
     let bucket = destination("tests/configs/seeds/olake-destination-parquet-s3.json").value;
-    assert_eq!(bucket.resolve().unwrap().s3_bucket.as_deref(), Some("olake"));
+    assert_eq!(bucket.resolve().unwrap().s3_bucket, "olake");
     for name in ["glue", "jdbc"] {
         let iceberg = destination(&format!("tests/configs/seeds/olake-destination-iceberg-{name}.json")).value;
         let refused = iceberg.resolve().unwrap_err();
@@ -280,7 +280,9 @@ fn any_value_anywhere_is_read_or_refused_without_a_leak() {
                 };
                 // Writing over a file makes some file systems flush it, thousands of times here; a new file does not.
                 fs::remove_file(&file).unwrap();
-                assert!(!text.contains(PLANTED), "{name}{place} = {value}: {text}");
+                // The writer quotes what it takes for the name of a bucket or a path in it.
+                let quotable = place.ends_with("/s3_bucket") || place.ends_with("/s3_path");
+                assert!(quotable || !text.contains(PLANTED), "{name}{place} = {value}: {text}");
                 tried += 1;
             }
         }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use writers::parquet::config::ParquetConfig;
+use writers::parquet::ParquetConfig;
 
 /// A place for tables.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -24,13 +24,17 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The writer's configuration, if the writer exists.
+    /// The writer's configuration, if the writer exists and can work with it.
     ///
     /// # Errors
-    /// [`Kind::Config`](crate::error::Kind::Config) for a destination that is not built yet.
+    /// [`Kind::Config`](crate::error::Kind::Config) for a destination that is not built yet, and for what the writer's
+    /// own validation finds.
     pub fn resolve(&self) -> Result<&ParquetConfig> {
         match self {
-            Self::Parquet(config) => Ok(config),
+            Self::Parquet(config) => {
+                config.validate()?;
+                Ok(config)
+            }
             Self::Iceberg(_) => Err(Error::config("`type`: the ICEBERG destination is not built yet in this version, accepted: PARQUET")
                 .hint("write Parquet files: {\"type\": \"PARQUET\", \"writer\": {\"local_path\": \"…\"}}")),
         }
@@ -66,36 +70,4 @@ pub(super) fn normalise(value: Value, findings: &mut Findings) -> Value {
     ordered.insert("type".to_owned(), kind);
     ordered.append(&mut map);
     Value::Object(ordered)
-}
-
-/// Finds what single keys cannot show: keys that contradict or need each other.
-pub(super) fn remark(value: &Value, findings: &mut Findings) {
-    if value["type"] != "PARQUET" {
-        return;
-    }
-    let text = |key: &str| value["writer"][key].as_str().map(str::trim).unwrap_or_default();
-    let mut problem = |key: &str, what: &str| findings.problems.push(format!("`writer.{key}`: {what}"));
-    if text("local_path").is_empty() && text("s3_bucket").is_empty() {
-        problem("local_path", "found nothing, accepted: a directory here, or a bucket in `s3_bucket`");
-    }
-    if text("s3_bucket").contains(['/', ':', ' ']) {
-        problem("s3_bucket", "found a URL or a path, accepted: the bare name of a bucket; a path in it belongs in `s3_path`");
-    }
-    if text("s3_path").contains("://") {
-        problem("s3_path", "found a URL, accepted: a path in the bucket such as lake/raw");
-    }
-    if text("s3_access_key").is_empty() != text("s3_secret_key").is_empty() {
-        let (missing, given) =
-            if text("s3_access_key").is_empty() { ("s3_access_key", "s3_secret_key") } else { ("s3_secret_key", "s3_access_key") };
-        problem(missing, &format!("found nothing beside `{given}`, accepted: both, or neither to take credentials from the environment"));
-    }
-    for key in ["s3_region", "s3_access_key", "s3_path", "s3_endpoint"] {
-        if !text(key).is_empty() && text("s3_bucket").is_empty() {
-            problem("s3_bucket", &format!("found nothing beside `{key}`, accepted: the name of a bucket"));
-            break;
-        }
-    }
-    if value["writer"]["max_file_size_mb"].as_f64().is_some_and(|size| size < 0.0) {
-        problem("max_file_size_mb", "found a negative number, accepted: megabytes, 0 for the default");
-    }
 }

@@ -173,10 +173,8 @@ fn interpret<T: DeserializeOwned + JsonSchema>(mut value: Value, kind: FileKind,
     }
     .check_root(&mut document.value);
     // Single keys first: what they contradict is only worth saying about keys that are right.
-    match kind {
-        FileKind::Source if findings.problems.is_empty() => source::remark(&document.value, &mut findings),
-        FileKind::Destination if findings.problems.is_empty() => destination::remark(&document.value, &mut findings),
-        _ => {}
+    if kind == FileKind::Source && findings.problems.is_empty() {
+        source::remark(&document.value, &mut findings);
     }
     if !findings.problems.is_empty() {
         return Err(refusal(findings));
