@@ -7,6 +7,7 @@ use std::fmt;
 /// A secret: it can be read with [`Secret::expose`], and nothing else shows it.
 #[derive(Clone, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("writeOnly" = true))]
 pub struct Secret(String);
 
 impl Secret {

@@ -1,0 +1,451 @@
+//! `source.json`: where the database is and what of it may be read.
+//!
+//! The doc comments of [`Source`] are the documentation of the file: `schemas/source.schema.json` and every message about
+//! a wrong key come from them. Keys are OLake's, except those marked "Ours". An absent key means what OLake does.
+//! [`Source::resolve`] turns the file into [`ConnectOptions`] once; after that nothing is validated again.
+
+use super::connection_string;
+use super::keywords::{Keywords, NO_EFFECT, ssl_mode};
+use super::seconds::Seconds;
+use super::secret::Secret;
+use super::shape::Findings;
+use crate::error::{Error, Result};
+use crate::postgres::connect::{ConnectOptions, SslMode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-not-built" = [
+    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "backfill", "incremental", "batch", "rate_limit"
+]))]
+pub struct Source {
+    /// Host name or address of the server; a value that starts with `/` is the directory of its Unix socket.
+    pub host: Option<String>,
+    /// Port of the server. Default 5432.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// Ours: several servers as `host`, `host:port`, `[address]:port` or a socket directory; the first that is a primary is used. Instead of `host`.
+    pub hosts: Vec<String>,
+    /// Ours: the whole connection as `postgres://user:password@host:port/database?sslmode=…`, or as libpq's keywords `host=… dbname=…`. Instead of host, port, database and username; the password may stand in `password`, where it needs no percent-encoding.
+    pub url: Option<Secret>,
+    /// Name of the database. Default: the user's name, as in psql.
+    pub database: Option<String>,
+    /// Database user.
+    pub username: Option<String>,
+    /// Password of the user.
+    pub password: Option<Secret>,
+    /// Further connection parameters under libpq's names (`sslmode`, `connect_timeout`, `application_name`, …); any other name is set as a run-time parameter of each session (`search_path`, `work_mem`, …).
+    pub jdbc_url_params: BTreeMap<String, Secret>,
+    /// TLS. Absent: `disable`, or `prefer` with `url`.
+    pub ssl: Option<Ssl>,
+    /// Change data capture. With `replication_slot` the source is meant for it; it is not built yet in this version, and only streams with another `sync_mode` can be synced.
+    pub update_method: Option<UpdateMethod>,
+    /// Connections that read at the same time. Default 3, also for values below 1.
+    #[schemars(range(max = 1000))]
+    pub max_threads: Option<i64>,
+    /// How many times an operation is tried again after a transient error. Default 0.
+    pub retry_count: Option<i64>,
+    /// SSH tunnel; not built yet in this version, refused when it names a host.
+    pub ssh_config: Option<SshConfig>,
+    /// Schemas to look at. Absent or empty: all.
+    pub schemas: Vec<String>,
+    /// Ours: tables to look at, as `schema.table`, `schema.*` or `schema.prefix*`. Absent or empty: all.
+    pub include_tables: Vec<String>,
+    /// Ours: tables to leave out, in the same spelling; wins over `include_tables`.
+    pub exclude_tables: Vec<String>,
+    /// Ours: discover views too.
+    pub include_views: bool,
+    /// Ours: discover materialized views too.
+    pub include_materialized_views: bool,
+    /// Ours: discover foreign tables too.
+    pub include_foreign_tables: bool,
+    /// Ours: read a partitioned table as one stream, and do not list its partitions.
+    pub collapse_partitions: bool,
+    /// Ours: for one host, limit for connecting, TLS and login together. Default 30 s; 0: none.
+    pub connect_timeout_s: Option<Seconds>,
+    /// Ours: `statement_timeout` of every session. Default 0: none.
+    pub statement_timeout_s: Option<Seconds>,
+    /// Ours: `lock_timeout` of every session. Default 0: none.
+    pub lock_timeout_s: Option<Seconds>,
+    /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
+    pub application_name: Option<String>,
+
+    /// OLake's, dead.
+    #[schemars(extend("x-no-effect" = "batches are sized by bytes"))]
+    reader_batch_size: Option<Value>,
+    /// OLake's, dead.
+    #[schemars(extend("x-no-effect" = "batches are sized by bytes"))]
+    batch_size: Option<Value>,
+    /// OLake's, dead.
+    #[schemars(extend("x-no-effect" = "the `sync_mode` of each stream decides"))]
+    default_mode: Option<Value>,
+    /// OLake's, dead.
+    #[schemars(extend("x-no-effect" = "tables are split by physical position"))]
+    split_column: Option<Value>,
+    /// OLake's, dead.
+    #[serde(rename = "split-region")]
+    #[schemars(extend("x-no-effect" = "it means nothing for PostgreSQL"))]
+    split_region: Option<Value>,
+    /// OLake's, dead.
+    #[serde(rename = "type")]
+    #[schemars(extend("x-no-effect" = "the source is always PostgreSQL"))]
+    kind: Option<Value>,
+    /// OLake's, dead.
+    #[schemars(extend("x-no-effect" = "it means nothing for PostgreSQL"))]
+    aws_region: Option<Value>,
+}
+
+/// TLS. Certificates are PEM text or the path of a PEM file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Ssl {
+    /// How hard to insist, in libpq's words. The `verify-` modes trust `server_ca`, or without it the certificates of the operating system.
+    #[schemars(extend("enum" = super::keywords::SSL_MODES))]
+    pub mode: String,
+    /// Certificates of the authorities that may have signed the server's.
+    #[serde(default)]
+    pub server_ca: Option<String>,
+    /// Client certificate.
+    #[serde(default)]
+    pub client_cert: Option<String>,
+    /// Key of the client certificate.
+    #[serde(default)]
+    pub client_key: Option<Secret>,
+}
+
+/// Change data capture.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-not-built" = [
+    "capture", "plugin", "create_if_missing", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag", "heartbeat_s",
+    "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
+]))]
+pub struct UpdateMethod {
+    /// Logical replication slot.
+    pub replication_slot: Option<String>,
+    /// Publication that the slot reads.
+    pub publication: Option<String>,
+    /// How long to wait for the first change, in seconds.
+    pub initial_wait_time: Option<u64>,
+    /// `initial_wait_time` as OLake's documentation spells it.
+    pub intial_wait_time: Option<u64>,
+    /// OLake's, dead.
+    #[serde(rename = "type")]
+    #[schemars(extend("x-no-effect" = "the presence of `replication_slot` decides"))]
+    kind: Option<Value>,
+}
+
+/// SSH tunnel.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SshConfig {
+    /// SSH server; empty means no tunnel.
+    #[schemars(extend("x-not-built" = "an SSH tunnel"))]
+    pub host: Option<String>,
+    /// Port of the SSH server.
+    pub port: Option<Value>,
+    /// SSH user.
+    pub username: Option<String>,
+    /// SSH password.
+    pub password: Option<Secret>,
+    /// Private key as PEM text.
+    pub private_key: Option<Secret>,
+    /// Passphrase of the private key.
+    pub passphrase: Option<Secret>,
+    /// OLake's, dead.
+    #[serde(rename = "type")]
+    #[schemars(extend("x-no-effect" = "the presence of `host` decides"))]
+    kind: Option<Value>,
+}
+
+impl Source {
+    /// Connections that read at the same time.
+    pub fn threads(&self) -> usize {
+        match self.max_threads {
+            Some(threads @ 1..=1000) => usize::try_from(threads).unwrap_or(3),
+            Some(1001..) => 1000,
+            _ => 3,
+        }
+    }
+
+    /// How many times to try again after a transient error.
+    pub fn retries(&self) -> u32 {
+        u32::try_from(self.retry_count.unwrap_or(0).max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the source is meant for change data capture, by OLake's rule.
+    pub fn wants_cdc(&self) -> bool {
+        self.update_method.as_ref().is_some_and(|method| method.replication_slot.is_some())
+    }
+
+    /// Everything that a session needs. Reads certificate files; does not connect.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](crate::error::Kind::Config), naming the key, for what cannot be used to connect.
+    pub fn resolve(&self) -> Result<ConnectOptions> {
+        self.refuse_blanks()?;
+        let mut keywords = Keywords::default();
+        let default_mode = match &self.url {
+            Some(url) => {
+                self.refuse_parts_beside_url()?;
+                let pairs = connection_string::parse(url.expose()).map_err(|problem| Error::config(format!("`url`: {problem}")))?;
+                for (keyword, value) in pairs {
+                    keywords.set("url", &keyword, &value)?;
+                }
+                if let Some(password) = &self.password {
+                    keywords.set("password", "password", password.expose())?;
+                }
+                SslMode::Prefer
+            }
+            None => {
+                self.set_parts(&mut keywords)?;
+                SslMode::Disable
+            }
+        };
+        for (name, value) in &self.jdbc_url_params {
+            keywords.set("jdbc_url_params", name, value.expose())?;
+        }
+        if let Some(ssl) = &self.ssl {
+            let mode = ssl_mode(&ssl.mode).ok_or_else(|| Error::config("`ssl.mode`: found an unknown word"))?;
+            keywords.ssl_mode("ssl.mode", mode)?;
+            keywords.certificates(ssl.server_ca.as_deref(), ssl.client_cert.as_deref(), ssl.client_key.as_ref())?;
+        }
+        if let Some(name) = &self.application_name {
+            keywords.set("application_name", "application_name", name)?;
+        }
+        let seconds = |limit: Option<Seconds>| limit.map(|Seconds(limit)| limit);
+        keywords.timeouts(seconds(self.connect_timeout_s), seconds(self.statement_timeout_s), seconds(self.lock_timeout_s));
+        keywords.finish(default_mode)
+    }
+
+    fn set_parts(&self, keywords: &mut Keywords) -> Result<()> {
+        let port = self.port.map(|port| port.to_string()).unwrap_or_default();
+        match (&self.host, &self.hosts[..]) {
+            (Some(_), [_, ..]) => return Err(Error::config("`hosts`: found beside `host`, accepted: one of the two")),
+            (Some(host), []) => keywords.host(host, &port),
+            (None, several) => {
+                for entry in several {
+                    let (host, own_port) = split_port(entry);
+                    keywords.host(host, own_port.unwrap_or(&port));
+                }
+            }
+        }
+        for (keyword, value) in [("dbname", &self.database), ("user", &self.username)] {
+            if let Some(value) = value {
+                keywords.set(if keyword == "user" { "username" } else { "database" }, keyword, value)?;
+            }
+        }
+        if let Some(password) = &self.password {
+            keywords.set("password", "password", password.expose())?;
+        }
+        Ok(())
+    }
+
+    fn refuse_parts_beside_url(&self) -> Result<()> {
+        let beside = [
+            ("host", self.host.is_some()),
+            ("port", self.port.is_some()),
+            ("hosts", !self.hosts.is_empty()),
+            ("database", self.database.is_some()),
+            ("username", self.username.is_some()),
+        ];
+        match beside.iter().find(|(_, present)| *present) {
+            Some((key, _)) => Err(Error::config(format!("`{key}`: found beside `url`, accepted: either `url` or the single keys"))),
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_blanks(&self) -> Result<()> {
+        for (key, names) in [
+            ("schemas", &self.schemas),
+            ("include_tables", &self.include_tables),
+            ("exclude_tables", &self.exclude_tables),
+            ("hosts", &self.hosts),
+        ] {
+            if let Some(index) = names.iter().position(|name| name.trim().is_empty()) {
+                return Err(
+                    Error::config(format!("`{key}[{index}]`: found an empty name, accepted: a name")).hint("remove the empty entry")
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `host:port` and `[address]:port`; a bare IPv6 address and a socket directory have no port.
+fn split_port(entry: &str) -> (&str, Option<&str>) {
+    let entry = entry.trim();
+    if let Some((address, rest)) = entry.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        return (address, rest.strip_prefix(':'));
+    }
+    match entry.split_once(':') {
+        Some((host, port)) if !entry.starts_with('/') && !port.contains(':') => (host, Some(port)),
+        _ => (entry, None),
+    }
+}
+
+/// Notes connection parameters that are accepted and do nothing.
+pub(super) fn remark(value: &Value, findings: &mut Findings) {
+    let mut note = |at: &str, name: &str| {
+        if let Some((_, reason)) = NO_EFFECT.iter().find(|(known, _)| *known == name) {
+            findings.no_effect(&format!("{at}.{name}"), reason);
+        }
+    };
+    for (name, _) in value["jdbc_url_params"].as_object().into_iter().flatten() {
+        note("jdbc_url_params", name);
+    }
+    for (name, _) in value["url"].as_str().and_then(|url| connection_string::parse(url).ok()).into_iter().flatten() {
+        note("url", &name);
+    }
+    let wait = |key: &str| value["update_method"].get(key).is_some();
+    if wait("initial_wait_time") && wait("intial_wait_time") {
+        findings.problems.push("`update_method.intial_wait_time`: found beside `initial_wait_time`, accepted: one of the two".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::postgres::connect::Host;
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn source(value: Value) -> Source {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn refused(value: Value, expected: &str) {
+        let error = source(value).resolve().expect_err(expected);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+
+    fn tcp(host: &str, port: u16) -> Host {
+        Host::Tcp(host.to_owned(), port)
+    }
+
+    #[test]
+    fn parts_and_their_defaults() {
+        let options = source(json!({"host": "h", "username": "ann"})).resolve().unwrap();
+        assert_eq!(options.hosts, [tcp("h", 5432)]);
+        assert_eq!((options.database.as_str(), options.user.as_str(), options.application_name.as_str()), ("ann", "ann", "lakeward"));
+        assert!(options.password.is_none() && options.parameters.is_empty());
+        assert_eq!(options.tls.mode, SslMode::Disable);
+        assert_eq!(options.connect_timeout, Duration::from_secs(30));
+        assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::ZERO, Duration::ZERO));
+    }
+
+    #[test]
+    fn hosts_in_every_spelling() {
+        let check = |value: Value, expected: &[Host]| {
+            let mut source = source(value);
+            source.username = Some("ann".to_owned());
+            assert_eq!(source.resolve().unwrap().hosts, expected);
+        };
+        check(json!({"host": "/run/postgresql", "port": 6000}), &[Host::Unix("/run/postgresql".into(), 6000)]);
+        check(json!({"host": "::1", "port": 6000}), &[tcp("::1", 6000)]);
+        check(
+            json!({"hosts": ["a", "b:1", "[::1]:2", "[::1]", "::1", "/run"], "port": 9}),
+            &[tcp("a", 9), tcp("b", 1), tcp("::1", 2), tcp("::1", 9), tcp("::1", 9), Host::Unix("/run".into(), 9)],
+        );
+        let url = |url: &str, expected: &[Host]| assert_eq!(source(json!({"url": url})).resolve().unwrap().hosts, expected, "{url}");
+        url("postgres://u@a:1,b,c:3/d", &[tcp("a", 1), tcp("b", 5432), tcp("c", 3)]);
+        url("postgres://u@a,b/d?port=7", &[tcp("a", 7), tcp("b", 7)]);
+        url("postgres://u@%2Frun%2Fpg/d", &[Host::Unix("/run/pg".into(), 5432)]);
+        url("postgres://u@/d?host=/run/pg&port=7", &[Host::Unix("/run/pg".into(), 7)]);
+        url("host=a,b port=1,2 user=u", &[tcp("a", 1), tcp("b", 2)]);
+    }
+
+    #[test]
+    fn a_url_says_it_all_and_keys_beside_it_add() {
+        let options = source(json!({
+            "url": "postgres://ann:p%40ss@h/shop?connect_timeout=5&application_name=x&search_path=a,b&statement_timeout=1500&options=-c%20geqo%3Doff&keepalives=1",
+            "lock_timeout_s": "2m", "connect_timeout_s": 7
+        }))
+        .resolve()
+        .unwrap();
+        assert_eq!((options.database.as_str(), options.user.as_str()), ("shop", "ann"));
+        assert_eq!(options.password.unwrap().expose(), "p@ss");
+        assert_eq!((options.tls.mode, options.application_name.as_str()), (SslMode::Prefer, "x"));
+        assert_eq!(options.connect_timeout, Duration::from_secs(7));
+        assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::from_millis(1500), Duration::from_secs(120)));
+        let parameters: Vec<(&str, &str)> = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(parameters, [("search_path", "a,b"), ("options", "-c geqo=off")]);
+        let beside = source(json!({"url": "postgres://ann@h", "password": "p%40ss"})).resolve().unwrap();
+        assert_eq!(beside.password.unwrap().expose(), "p%40ss");
+    }
+
+    #[test]
+    fn sslmode_from_any_place() {
+        let check = |value: Value, expected: SslMode| assert_eq!(source(value).resolve().unwrap().tls.mode, expected);
+        check(json!({"host": "h", "username": "u", "ssl": {"mode": "verify-full"}}), SslMode::VerifyFull);
+        check(json!({"host": "h", "username": "u", "jdbc_url_params": {"sslmode": "require"}}), SslMode::Require);
+        check(json!({"host": "h", "username": "u", "ssl": {"mode": "allow"}, "jdbc_url_params": {"sslmode": "allow"}}), SslMode::Allow);
+        check(json!({"url": "postgres://u@h?sslmode=verify-ca"}), SslMode::VerifyCa);
+        check(json!({"url": "postgres://u@h", "ssl": {"mode": "disable"}}), SslMode::Disable);
+        refused(json!({"url": "postgres://u@h?sslmode=require", "ssl": {"mode": "disable"}}), "another sslmode");
+    }
+
+    #[test]
+    fn certificates_are_text_or_files() {
+        const PEM: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, PEM).unwrap();
+        let check = |ca: &str, expected: Option<&str>| {
+            let value =
+                json!({"host": "h", "username": "u", "ssl": {"mode": "verify-ca", "server_ca": ca, "client_cert": "", "client_key": ""}});
+            let tls = source(value).resolve().unwrap().tls;
+            assert_eq!(tls.server_ca.as_deref(), expected);
+            assert!(tls.client_cert.is_none() && tls.client_key.is_none());
+        };
+        check(PEM, Some(PEM));
+        check(&PEM.replace('\n', "\\n"), Some(PEM));
+        check(path.to_str().unwrap(), Some(PEM));
+        check(" ", None);
+        std::fs::write(&path, "secret text").unwrap();
+        refused(
+            json!({"url": format!("postgres://u@h?sslrootcert={}", path.display())}),
+            "`url.sslrootcert`: the file holds no -----BEGIN line",
+        );
+        refused(json!({"host": "h", "username": "u", "ssl": {"mode": "require", "client_cert": PEM}}), "belong together");
+        assert!(source(json!({"url": "postgres://u@h?sslmode=verify-full&sslrootcert=system"})).resolve().unwrap().tls.server_ca.is_none());
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        refused(json!({"url": "postgres://u@h", "port": 1}), "`port`: found beside `url`");
+        refused(json!({"url": "postgres://u:a@h", "password": "b"}), "`password`: password is given a second time");
+        refused(json!({"host": "h", "username": "u", "jdbc_url_params": {"host": "other"}}), "host is given a second time");
+        refused(json!({"host": "h", "username": "u", "jdbc_url_params": {"user": "v"}}), "user is given a second time");
+        refused(json!({"url": "postgres://u@a,b,c?port=1,2"}), "3 hosts and 2 ports");
+        refused(json!({"url": "postgres://u@a,b?target_session_attrs=any"}), "`any` with several hosts");
+        refused(json!({"url": "postgres://u@a?target_session_attrs=standby"}), "accepted: any");
+        refused(json!({"url": "postgres://u@a:0"}), "`port` of host 1");
+        refused(json!({"url": "postgres://u@h?client_encoding=LATIN1"}), "accepted: UTF8");
+        refused(json!({"url": "postgres://u@h?passfile=/x"}), "passfile: is not built yet");
+        refused(json!({"url": "postgres://u@h?search_path=a%00b"}), "holds a zero byte");
+        refused(json!({"host": "", "username": "u"}), "`host`: found nothing");
+        refused(json!({"host": "a b", "username": "u"}), "characters that no host name has");
+        refused(json!({"host": "h", "username": ""}), "`username`: found nothing");
+        refused(json!({"hosts": ["a", " "], "username": "u"}), "`hosts[1]`: found an empty name");
+        refused(json!({"host": "h", "username": "u", "exclude_tables": [""]}), "`exclude_tables[0]`");
+    }
+
+    #[test]
+    fn counts_fall_back_as_in_olake() {
+        let check = |threads: Value, expected: usize| assert_eq!(source(json!({"max_threads": threads})).threads(), expected);
+        check(Value::Null, 3);
+        check(json!(0), 3);
+        check(json!(-7), 3);
+        check(json!(1), 1);
+        check(json!(50), 50);
+        check(json!(i64::MAX), 1000);
+        assert_eq!(source(json!({"retry_count": -1})).retries(), 0);
+        assert_eq!(source(json!({"retry_count": 3})).retries(), 3);
+        assert_eq!(source(json!({"retry_count": i64::MAX})).retries(), u32::MAX);
+    }
+}
