@@ -202,6 +202,9 @@ demo() {
   "port": 5432,
   "database": "shop",
   "username": "lakeward",
+  "include_views": true,
+  "include_materialized_views": true,
+  "collapse_partitions": true,
   "max_threads": 4
 }
 JSON

@@ -50,6 +50,7 @@ fn a_full_refresh_on_every_major() {
         job.assert_no_leftovers();
     }
     if !skipped.is_empty() {
+        assert!(std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: majors {}", skipped.join("; "));
         skip(&format!("majors {}", skipped.join("; ")));
     }
 }
