@@ -20,6 +20,8 @@ mod majors;
 mod memory;
 #[path = "e2e/object_store.rs"]
 mod object_store;
+#[path = "e2e/readers.rs"]
+mod readers;
 #[path = "e2e/resume.rs"]
 mod resume;
 #[path = "e2e/tables.rs"]
