@@ -9,6 +9,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
 # Readers that we did not write, for the tests. DuckDB 2 has no extension packages yet.
 READERS=(pyarrow==26.0.1 duckdb==1.5.5)
+PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5)
 
 usage() {
     cat <<'HELP'
@@ -18,7 +19,7 @@ usage: ./build.sh <command>
   demo --clean [--dir DIR]      remove what the demo left
   test [cargo test arguments]   run all tests
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
-  bench [arguments]             measure against the server's own limit
+  bench [--rounds N] [--peers] [TABLE …]   measure against the server's own limit
   schemas                       regenerate schemas/*.schema.json from the code
   lint                          formatting, clippy and documentation, warnings refused
   help                          this text
@@ -78,14 +79,15 @@ need_rust() {
     command -v cc >/dev/null || install "a C compiler and linker" build-essential
 }
 
+# need_readers NAME PACKAGE==VERSION…: a Python environment of its own in the cache, remade when the versions change.
 need_readers() {
-    local venv=$CACHE/venv pins="${READERS[*]}"
-    if [ "$(cat "$venv/.pins" 2>/dev/null)" != "$pins" ]; then
-        python3 -c 'import ensurepip, venv' 2>/dev/null || install "Python, for the tests' readers" python3 python3-venv
-        say "Preparing ${READERS[*]} in $venv"
+    local venv=$CACHE/$1; shift
+    if [ "$(cat "$venv/.pins" 2>/dev/null)" != "$*" ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || install "Python, for independent readers" python3 python3-venv
+        say "Preparing $* in $venv"
         python3 -m venv --clear "$venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "${READERS[@]}"
-        echo "$pins" > "$venv/.pins"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+        echo "$*" > "$venv/.pins"
     fi
     export LAKEWARD_PYTHON=$venv/bin/python
 }
@@ -121,40 +123,47 @@ server_home() {
 }
 
 start_server() {
-    SERVER_USER=$(server_user); SERVER_PID=
-    # The command in front of every program of the server; a plain prefix, so that $! below is the server itself.
+    SERVER_USER=$(server_user)
+    # The command in front of every program of the server.
     AS_SERVER=()
     [ "$(id -u)" != 0 ] || AS_SERVER=(setpriv "--reuid=$SERVER_USER" "--regid=$(id -g "$SERVER_USER")" --clear-groups)
     SERVER=$(server_home)
+    say "Starting a private PostgreSQL ($("$PGBIN/postgres" --version)) as user $SERVER_USER in $SERVER, without a network port"
+    # A keeper holds the server and reads from us. Its input ends when we do, even by kill -9; then it stops the server and
+    # removes it. A terminal's Ctrl-C reaches it as well, and must not end it before that.
+    exec {LIFE}> >(trap '' INT TERM HUP; keep_server >"$DEMO/postgres.log" 2>&1)
+    KEEPER=$!
     trap stop_server EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    say "Starting a private PostgreSQL ($("$PGBIN/postgres" --version)) as user $SERVER_USER in $SERVER, without a network port"
-    cd /  # the server's user may not be allowed where we stand
-    "${AS_SERVER[@]}" "$PGBIN/initdb" -D "$SERVER/data" -U postgres -A trust -N -E UTF8 --locale=C.UTF-8 >"$DEMO/postgres.log" 2>&1 \
-        || die "initdb failed, see $DEMO/postgres.log"
-    # A throw-away copy of made-up data: durability is not wanted.
-    "${AS_SERVER[@]}" "$PGBIN/postgres" -D "$SERVER/data" -k "$SERVER" -p 5432 -c listen_addresses= -c fsync=off -c full_page_writes=off \
-        -c synchronous_commit=off -c max_wal_size=4GB -c shared_buffers=256MB -c maintenance_work_mem=256MB >>"$DEMO/postgres.log" 2>&1 &
-    SERVER_PID=$!
-    cd "$ROOT"
-    local tries
-    for tries in $(seq 100); do
+    for _ in $(seq 300); do
         "$PGBIN/psql" -h "$SERVER" -U postgres -c 'SELECT' postgres >/dev/null 2>&1 && return
-        kill -0 "$SERVER_PID" 2>/dev/null || break
+        kill -0 "$KEEPER" 2>/dev/null || break
         sleep 0.1
     done
-    die "PostgreSQL did not start, see $DEMO/postgres.log (after $tries tries)"
+    die "PostgreSQL did not start, see $DEMO/postgres.log"
+}
+
+keep_server() {
+    set +e  # whatever fails, the rest is still to be done
+    cd /  # the server's user may not be allowed where we stand
+    # A throw-away copy of made-up data: durability is not wanted.
+    "${AS_SERVER[@]}" "$PGBIN/initdb" -D "$SERVER/data" -U postgres -A trust -N -E UTF8 --locale=C.UTF-8 </dev/null && {
+        "${AS_SERVER[@]}" "$PGBIN/postgres" -D "$SERVER/data" -k "$SERVER" -p 5432 -c listen_addresses= -c fsync=off -c full_page_writes=off \
+            -c synchronous_commit=off -c max_wal_size=4GB -c shared_buffers=256MB -c maintenance_work_mem=256MB </dev/null &
+        local server=$!
+        cat >/dev/null
+        kill -INT "$server"
+        wait "$server"
+    }
+    rm -rf "$SERVER"
 }
 
 stop_server() {
     local code=$?
     trap '' INT TERM HUP EXIT
-    if [ -n "$SERVER_PID" ]; then
-        kill -INT "$SERVER_PID" 2>/dev/null || true
-        wait "$SERVER_PID" 2>/dev/null || true
-    fi
-    rm -rf "$SERVER"
+    exec {LIFE}>&-
+    wait "$KEEPER" 2>/dev/null || true
     exit "$code"
 }
 
@@ -232,9 +241,14 @@ JSON
 # ---------------------------------------------------------------- commands
 
 run_tests() {
-    need_rust; need_postgres; need_readers
+    need_rust; need_postgres; need_readers venv "${READERS[@]}"
     # More threads than cores would have the servers of the tests fight each other.
     cargo test --manifest-path "$ROOT/Cargo.toml" --workspace "$@"
+}
+
+bench() {
+    need_postgres; need_readers venv-bench "${PEERS[@]}"; build
+    "$LAKEWARD_PYTHON" "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
 }
 
 lint() {
@@ -251,7 +265,7 @@ case $command in
     demo) demo "$@" ;;
     test) run_tests "$@" ;;
     driver-postgres) build; exec "$BINARY" "$@" ;;
-    bench) need_rust; need_postgres; export PGBIN; cargo bench --manifest-path "$ROOT/Cargo.toml" "$@" ;;
+    bench) bench "$@" ;;
     schemas) need_rust; UPDATE_SCHEMAS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --workspace schema "$@" ;;
     lint) lint ;;
     help | -h | --help) usage ;;
