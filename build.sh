@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# The one door: builds, runs, tests and shows Lakeward. It calls cargo and a private PostgreSQL; it does not think.
+# Run `./build.sh help` for the commands.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+CACHE=${LAKEWARD_CACHE:-$HOME/.cache/lakeward}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
+BINARY=$CARGO_TARGET_DIR/release/lakeward
+# Readers that we did not write, for the tests. DuckDB 2 has no extension packages yet.
+READERS=(pyarrow==26.0.1 duckdb==1.5.5)
+PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5)
+
+usage() {
+    cat <<'HELP'
+usage: ./build.sh <command>
+
+  demo [--rows N] [--dir DIR]   sync a sample shop database (largest table: N rows, default 3000000) and show what landed
+  demo --clean [--dir DIR]      remove what the demo left
+  test [cargo test arguments]   run all tests
+  driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
+  bench [--rounds N] [--peers] [TABLE …]   measure against the server's own limit
+  schemas                       regenerate schemas/*.schema.json from the code
+  lint                          formatting, clippy and documentation, warnings refused
+  help                          this text
+
+Compiled files go to $CARGO_TARGET_DIR (default ~/.cache/lakeward/target), test tools to $LAKEWARD_CACHE (default ~/.cache/lakeward).
+HELP
+}
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
+die() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
+
+# ---------------------------------------------------------------- what must be on the machine
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else die "this needs root: $* (become root, or ask whoever is)"; fi
+}
+
+# install PACKAGE… FOR WHAT: says what is missing before it touches the machine.
+install() {
+    local why=$1; shift
+    command -v apt-get >/dev/null || die "missing: $why. Install the equivalent of Debian's $* and run this again"
+    say "Installing Debian's $* ($why)"
+    as_root apt-get update -q >&2
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" >&2 </dev/null
+}
+
+# Directory of the newest PostgreSQL server's programs; fails if there is none.
+find_postgres() {
+    local dir
+    for dir in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -Vr) "$(pg_config --bindir 2>/dev/null || true)" \
+               "$(dirname "$(command -v postgres 2>/dev/null || echo /nowhere/x)")"; do
+        if [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ]; then echo "$dir"; return; fi
+    done
+    return 1
+}
+
+need_postgres() {
+    if ! find_postgres >/dev/null; then
+        # Debian's server package creates and starts a cluster of its own on port 5432, unless this file says otherwise
+        # at that moment. It comes with postgresql-common and is put back as it was.
+        local conf=/etc/postgresql-common/createcluster.conf
+        [ -e "$conf" ] || install "the frame of a PostgreSQL server" postgresql-common
+        as_root cp -p "$conf" "$conf.lakeward"
+        as_root sh -c "echo 'create_main_cluster = false' >> $conf"
+        install "a PostgreSQL server; only its programs are used, nothing is started" postgresql || PG_FAILED=1
+        as_root mv "$conf.lakeward" "$conf"
+        [ -z "${PG_FAILED:-}" ] || die "PostgreSQL could not be installed"
+    fi
+    PGBIN=$(find_postgres) || die "no PostgreSQL server found after installing one"
+}
+
+need_rust() {
+    command -v cargo >/dev/null || die "cargo not found: install Rust 1.95 or newer (https://rustup.rs)"
+    # ring and zstd are C inside.
+    command -v cc >/dev/null || install "a C compiler and linker" build-essential
+}
+
+# need_readers NAME PACKAGE==VERSION…: a Python environment of its own in the cache, remade when the versions change.
+need_readers() {
+    local venv=$CACHE/$1; shift
+    if [ "$(cat "$venv/.pins" 2>/dev/null)" != "$*" ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || install "Python, for independent readers" python3 python3-venv
+        say "Preparing $* in $venv"
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+        echo "$*" > "$venv/.pins"
+    fi
+    export LAKEWARD_PYTHON=$venv/bin/python
+}
+
+# Cargo decides whether anything has to be built; it is silent when nothing has.
+build() {
+    need_rust
+    local quiet=--quiet
+    [ -x "$BINARY" ] || { quiet=; say "Building lakeward (a few minutes the first time)"; }
+    cargo build $quiet --release --bin lakeward --manifest-path "$ROOT/Cargo.toml" >&2
+}
+
+# ---------------------------------------------------------------- demo
+
+# PostgreSQL refuses to run as root; then it runs as a user without rights.
+server_user() {
+    [ "$(id -u)" = 0 ] || { id -un; return; }
+    getent passwd postgres nobody | head -n1 | cut -d: -f1
+}
+
+# Where the server lives: under the demo's folder if the server's user can reach it and the socket's path is short
+# enough (107 bytes), else in a temporary directory.
+server_home() {
+    local home=$DEMO/postgres
+    rm -rf "$home"; mkdir -p "$home"
+    if [ ${#home} -gt 80 ] || ! "${AS_SERVER[@]}" test -x "$home"; then
+        rmdir "$home"
+        home=$(mktemp -d /var/tmp/lakeward-demo.XXXXXX)
+    fi
+    chmod 700 "$home"
+    [ "$(id -u)" != 0 ] || chown "$SERVER_USER" "$home"
+    echo "$home"
+}
+
+start_server() {
+    SERVER_USER=$(server_user)
+    # The command in front of every program of the server.
+    AS_SERVER=()
+    [ "$(id -u)" != 0 ] || AS_SERVER=(setpriv "--reuid=$SERVER_USER" "--regid=$(id -g "$SERVER_USER")" --clear-groups)
+    SERVER=$(server_home)
+    say "Starting a private PostgreSQL ($("$PGBIN/postgres" --version)) as user $SERVER_USER in $SERVER, without a network port"
+    # A keeper holds the server and reads from us. Its input ends when we do, even by kill -9; then it stops the server and
+    # removes it. A terminal's Ctrl-C reaches it as well, and must not end it before that.
+    exec {LIFE}> >(trap '' INT TERM HUP; keep_server >"$DEMO/postgres.log" 2>&1)
+    KEEPER=$!
+    trap stop_server EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    for _ in $(seq 300); do
+        "$PGBIN/psql" -h "$SERVER" -U postgres -c 'SELECT' postgres >/dev/null 2>&1 && return
+        kill -0 "$KEEPER" 2>/dev/null || break
+        sleep 0.1
+    done
+    die "PostgreSQL did not start, see $DEMO/postgres.log"
+}
+
+keep_server() {
+    set +e  # whatever fails, the rest is still to be done
+    cd /  # the server's user may not be allowed where we stand
+    # A throw-away copy of made-up data: durability is not wanted.
+    "${AS_SERVER[@]}" "$PGBIN/initdb" -D "$SERVER/data" -U postgres -A trust -N -E UTF8 --locale=C.UTF-8 </dev/null && {
+        "${AS_SERVER[@]}" "$PGBIN/postgres" -D "$SERVER/data" -k "$SERVER" -p 5432 -c listen_addresses= -c fsync=off -c full_page_writes=off \
+            -c synchronous_commit=off -c max_wal_size=4GB -c shared_buffers=256MB -c maintenance_work_mem=256MB </dev/null &
+        local server=$!
+        cat >/dev/null
+        kill -INT "$server"
+        wait "$server"
+    }
+    rm -rf "$SERVER"
+}
+
+stop_server() {
+    local code=$?
+    trap '' INT TERM HUP EXIT
+    exec {LIFE}>&-
+    wait "$KEEPER" 2>/dev/null || true
+    exit "$code"
+}
+
+# Shows a command as a newcomer would type it, then runs it.
+show() {
+    printf '\n\033[1m$ ./build.sh driver-postgres %s\033[0m\n' "$*" >&2
+    "$BINARY" "$@"
+}
+
+demo() {
+    local rows=3000000 clean=
+    DEMO=${LAKEWARD_DEMO:-$ROOT/.lakeward/demo}
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --rows) rows=${2:?--rows needs a number}; shift 2 ;;
+            --dir) DEMO=${2:?--dir needs a folder}; shift 2 ;;
+            --clean) clean=1; shift ;;
+            *) usage >&2; die "demo does not know $1" ;;
+        esac
+    done
+    [[ $rows =~ ^[1-9][0-9]*$ ]] || die "--rows $rows is not a number of rows"
+    DEMO=$(realpath -m "$DEMO")
+    if [ -n "$clean" ]; then
+        # Only what the demo made: the folder may hold more.
+        rm -rf "$DEMO"/{postgres,lake,logs} "$DEMO"/{source,destination,streams,state,stats}.json "$DEMO"/{postgres,load}.log
+        rmdir "$DEMO" 2>/dev/null && rmdir "$(dirname "$DEMO")" 2>/dev/null || true
+        say "Removed what the demo left in $DEMO"
+        return
+    fi
+
+    need_postgres
+    build
+    mkdir -p "$DEMO"
+    say "The demo keeps everything in $DEMO"
+    start_server
+
+    say "Loading the sample database, $rows rows in its largest table"
+    "$PGBIN/createdb" -h "$SERVER" -U postgres shop
+    "$PGBIN/psql" -h "$SERVER" -U postgres -X -q -v ON_ERROR_STOP=1 -v rows="$rows" -f "$ROOT/tests/demo/sample.sql" shop >"$DEMO/load.log" \
+        || die "loading failed, see $DEMO/load.log"
+
+    cat >"$DEMO/source.json" <<JSON
+{
+  "host": "$SERVER",
+  "port": 5432,
+  "database": "shop",
+  "username": "lakeward",
+  "include_views": true,
+  "include_materialized_views": true,
+  "collapse_partitions": true,
+  "max_threads": 4
+}
+JSON
+    cat >"$DEMO/destination.json" <<JSON
+{
+  "type": "PARQUET",
+  "writer": { "local_path": "$DEMO/lake" }
+}
+JSON
+    # A second demo starts from the beginning: its database is a new one.
+    rm -f "$DEMO"/{streams,state,stats}.json
+
+    local files=(--config "$DEMO/source.json" --streams "$DEMO/streams.json" --destination "$DEMO/destination.json")
+    show check --config "$DEMO/source.json"
+    show check --destination "$DEMO/destination.json"
+    show discover --config "$DEMO/source.json" >/dev/null
+    show sync "${files[@]}"
+    local table
+    for table in shop.orders shop.order_lines audit.events warehouse.measurements; do
+        show preview --destination "$DEMO/destination.json" --streams "$DEMO/streams.json" --stream "$table" --rows 5
+    done
+    say "Done. The Parquet files are in $DEMO/lake, the configuration is beside them; ./build.sh demo --clean removes both."
+}
+
+# ---------------------------------------------------------------- commands
+
+run_tests() {
+    need_rust; need_postgres; need_readers venv "${READERS[@]}"
+    # More threads than cores would have the servers of the tests fight each other.
+    cargo test --manifest-path "$ROOT/Cargo.toml" --workspace "$@"
+}
+
+bench() {
+    need_postgres; need_readers venv-bench "${PEERS[@]}"; build
+    "$LAKEWARD_PYTHON" "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
+}
+
+lint() {
+    need_rust
+    cd "$ROOT"
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --quiet
+}
+
+command=${1:-help}
+shift || true
+case $command in
+    demo) demo "$@" ;;
+    test) run_tests "$@" ;;
+    driver-postgres) build; exec "$BINARY" "$@" ;;
+    bench) bench "$@" ;;
+    schemas) need_rust; UPDATE_SCHEMAS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --workspace schema "$@" ;;
+    lint) lint ;;
+    help | -h | --help) usage ;;
+    *) usage >&2; die "unknown command $command" ;;
+esac

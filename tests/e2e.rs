@@ -1,0 +1,40 @@
+//! End to end: the real binary between real servers and readers that we did not write.
+//!
+//! `./build.sh test` prepares what is needed (a PostgreSQL server, pyarrow, DuckDB) and runs it all;
+//! `./build.sh test --test e2e resume` runs one chapter.
+
+#![allow(missing_docs, reason = "a test binary")]
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod support;
+
+#[path = "e2e/commands.rs"]
+mod commands;
+#[path = "e2e/consistency.rs"]
+mod consistency;
+#[path = "e2e/failures.rs"]
+mod failures;
+#[path = "e2e/majors.rs"]
+mod majors;
+#[path = "e2e/memory.rs"]
+mod memory;
+#[path = "e2e/object_store.rs"]
+mod object_store;
+#[path = "e2e/readers.rs"]
+mod readers;
+#[path = "e2e/resume.rs"]
+mod resume;
+#[path = "e2e/tables.rs"]
+mod tables;
+#[path = "e2e/types.rs"]
+mod types;
+
+/// A chapter that is written but not listed above would never run.
+#[test]
+fn every_chapter_is_listed() {
+    let listed = include_str!("e2e.rs");
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e")).expect("list the chapters") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name");
+        assert!(listed.contains(&format!("\"e2e/{name}\"")), "tests/e2e/{name} is not listed in tests/e2e.rs");
+    }
+}

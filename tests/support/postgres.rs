@@ -1,0 +1,265 @@
+//! A private PostgreSQL server as a child of the test process.
+//!
+//! Promises: it is ready in a second or two, runs as a user without rights, listens on a Unix socket and on one free port of
+//! 127.0.0.1 (socket: trusted; port: SCRAM password), and is gone with all its files when the test process ends, however it ends.
+//! SQL goes through `psql`, so that what the tests know about the data does not come from the code under test.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The server's keeper. It holds a pipe from the test process as standard input; the pipe closes when that process ends,
+/// even by `kill -9`, and then the keeper stops the server and removes its home.
+const KEEPER: &str = r#"
+trap '' INT
+home=$1; bin=$2; port=$3
+cd "$home"
+"$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
+"$bin/postgres" -D data -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
+    -c wal_level=logical -c max_replication_slots=20 -c max_wal_senders=20 -c max_connections=200 -c shared_buffers=128MB \
+    -c log_line_prefix='%d|' -c timezone=Asia/Kolkata >>log 2>&1 &
+server=$!
+read -r _
+kill -QUIT $server
+wait $server
+cd /
+rm -rf "$home"
+"#;
+
+/// The superuser's password on the TCP port.
+pub const PASSWORD: &str = "s3cret of the test";
+
+/// A running server.
+pub struct Server {
+    home: PathBuf,
+    port: u16,
+    keeper: Child,
+    alive: Option<ChildStdin>,
+}
+
+/// A database of its own for one test.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Directory of the Unix socket.
+    pub home: PathBuf,
+    /// Port, on the socket and on 127.0.0.1.
+    pub port: u16,
+    /// Its name.
+    pub name: String,
+}
+
+impl Server {
+    /// The newest server installed on this machine, started once for all tests of the process.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Server> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&installed().expect("no PostgreSQL server found: ./build.sh test installs one")))
+    }
+
+    /// Starts the server whose programs are in `bin`.
+    pub fn start(bin: &Path) -> Self {
+        // Not $TMPDIR: the path of a socket must be short, and the server's user must get there.
+        let home = tempfile::Builder::new().prefix("lakeward-pg-").tempdir_in("/var/tmp").expect("make the server's home").keep();
+        fs::write(home.join("password"), PASSWORD).expect("write the password file");
+        let mut command = match unprivileged() {
+            Some((uid, gid)) => {
+                chown(&home, Some(uid), Some(gid)).expect("give the home to the server's user");
+                let mut command = Command::new("setpriv");
+                command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "bash"]);
+                command
+            }
+            None => Command::new("bash"),
+        };
+        let port = super::free_port();
+        let mut keeper = command
+            .args(["-c", KEEPER, "keeper"])
+            .args([&home, bin])
+            .arg(port.to_string())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start the server's keeper");
+        let alive = keeper.stdin.take();
+        let server = Self { home, port, keeper, alive };
+        server.wait_until_ready();
+        server
+    }
+
+    fn wait_until_ready(&self) {
+        let postgres = self.at("postgres");
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while postgres.run("SELECT 1").is_err() {
+            assert!(std::time::Instant::now() < end, "PostgreSQL did not start:\n{}", self.log());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
+    /// What the server wrote to its log.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.home.join("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// A new, empty database. `label` shows in its name.
+    pub fn database(&self, label: &str) -> Database {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{label}_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.at("postgres").sql(&format!("CREATE DATABASE {name} TEMPLATE template0"));
+        self.at(&name)
+    }
+
+    fn at(&self, name: &str) -> Database {
+        Database { home: self.home.clone(), port: self.port, name: name.to_owned() }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.alive.take());
+        self.keeper.wait().expect("wait for the server's keeper");
+    }
+}
+
+impl Database {
+    /// Runs SQL and gives its output: one line per row, columns separated by `|`, NULL as nothing.
+    #[track_caller]
+    pub fn sql(&self, sql: &str) -> String {
+        match self.run(sql) {
+            Ok(output) => output,
+            Err(problem) => panic!("psql: {problem}\nin: {}", &sql[..sql.len().min(2000)]),
+        }
+    }
+
+    /// Runs SQL that may fail.
+    pub fn run(&self, sql: &str) -> Result<String, String> {
+        let mut child = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start psql");
+        let mut stdin = child.stdin.take().expect("psql has a standard input");
+        let sql = sql.to_owned();
+        // A thread, because psql may fill its output before it has read all its input.
+        let writer = std::thread::spawn(move || stdin.write_all(sql.as_bytes()));
+        let output = child.wait_with_output().expect("run psql");
+        let written = writer.join().expect("write to psql");
+        if output.status.success() && written.is_ok() {
+            Ok(String::from_utf8(output.stdout).expect("psql prints UTF-8").trim_end_matches('\n').to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    /// `psql` on this database, not started, reading from its standard input.
+    pub fn psql(&self) -> Command {
+        let mut command = Command::new("psql");
+        command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"]).arg(&self.home).arg("-p").arg(self.port.to_string());
+        command
+            .args(["-d", &self.name])
+            .env("PGOPTIONS", "-c client_min_messages=warning")
+            .env("PGTZ", "UTC")
+            .env("PGCLIENTENCODING", "UTF8");
+        command
+    }
+
+    /// `source.json` for this database, through the socket.
+    pub fn source(&self) -> Value {
+        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 2})
+    }
+
+    /// `source.json` for this database, through TCP with a password.
+    pub fn source_tcp(&self, user: &str, password: &str) -> Value {
+        json!({"host": "127.0.0.1", "port": self.port, "database": self.name, "username": user, "password": password})
+    }
+
+    /// Lines of the server's log that concern this database.
+    pub fn log_lines(&self) -> Vec<String> {
+        let file = fs::File::open(self.home.join("log")).expect("open the server's log");
+        let prefix = format!("{}|", self.name);
+        // split, not lines: a statement in the log may hold any bytes.
+        let lines =
+            BufReader::new(file).split(b'\n').map(|line| String::from_utf8_lossy(&line.expect("read the server's log")).into_owned());
+        lines.filter(|line| line.starts_with(&prefix)).collect()
+    }
+
+    /// A lock that stops any reader of a value `'2:2:'` of type `txid_snapshot` while it is held, because casting that value to
+    /// text waits for it. (Lakeward reads types that it does not know as text.) Other values pass.
+    pub fn gate(&self) -> Gate {
+        self.sql(
+            "CREATE FUNCTION gate(v txid_snapshot) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+                 IF txid_snapshot_xmin(v) = 2 THEN PERFORM pg_advisory_xact_lock_shared(42); END IF;
+                 RETURN txid_snapshot_xmin(v)::text;
+             END $$;
+             CREATE CAST (txid_snapshot AS text) WITH FUNCTION gate(txid_snapshot);",
+        );
+        let mut holder = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start psql");
+        let mut input = holder.stdin.take().expect("psql has a standard input");
+        writeln!(input, "SELECT 'closed' FROM pg_advisory_lock(42);").expect("close the gate");
+        let mut output = BufReader::new(holder.stdout.take().expect("psql has a standard output"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("hear that the gate is closed");
+        assert_eq!(line.trim(), "closed");
+        Gate { database: self.clone(), holder, input: Some(input) }
+    }
+}
+
+/// A closed gate; see [`Database::gate`]. Opens when dropped.
+pub struct Gate {
+    database: Database,
+    holder: Child,
+    input: Option<ChildStdin>,
+}
+
+impl Gate {
+    /// Waits until a reader stands before the gate and every other session of the database has come to rest.
+    pub fn wait_for_reader(&self) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+                    AND state = 'active' AND wait_event IS DISTINCT FROM 'advisory' AND query LIKE 'COPY%'";
+        super::wait_until("a reader stands before the gate", 60, || self.database.sql(waiting) != "0");
+        super::wait_until("all other readers have finished", 60, || self.database.sql(busy) == "0");
+    }
+
+    /// Lets readers pass.
+    pub fn open(self) {}
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.holder.wait().expect("wait for the gate's keeper");
+    }
+}
+
+/// Directory of the programs of the newest server on this machine.
+pub fn installed() -> Option<PathBuf> {
+    let mut dirs: Vec<PathBuf> =
+        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin")).collect();
+    let major = |dir: &PathBuf| dir.parent().and_then(Path::file_name).and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok());
+    dirs.sort_by_key(|dir| std::cmp::Reverse(major(dir)));
+    dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    dirs.into_iter().find(|dir| dir.join("postgres").exists() && dir.join("initdb").exists())
+}
+
+/// Are we root?
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("read /proc").uid() == 0
+}
+
+/// The user and group for the server, when we are root: PostgreSQL refuses to run as root.
+pub fn unprivileged() -> Option<(u32, u32)> {
+    if !is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("read /etc/passwd");
+    let find = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    Some(find("postgres").or_else(|| find("nobody")).unwrap_or((65534, 65534)))
+}

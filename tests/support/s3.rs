@@ -1,0 +1,61 @@
+//! An object store inside the test process: strict about signatures and checksums, its objects are plain files under `root`.
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// The access key that is let in.
+pub const ACCESS_KEY: &str = "AKLAKEWARDTEST";
+/// Its secret.
+pub const SECRET_KEY: &str = "the secret of the object store";
+/// The only bucket.
+pub const BUCKET: &str = "lake";
+
+/// A running store. It stops when dropped.
+pub struct ObjectStore {
+    root: TempDir,
+    address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl ObjectStore {
+    /// Starts a store with one empty bucket.
+    pub fn start() -> Self {
+        let root = tempfile::tempdir().expect("make the store's root");
+        std::fs::create_dir(root.path().join(BUCKET)).expect("make the bucket");
+        let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).expect("open the store's root"));
+        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = service.build();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("start a runtime");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("listen");
+        let address = listener.local_addr().expect("the address");
+        runtime.spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    // A client that goes away is not the store's problem.
+                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+                });
+            }
+        });
+        Self { root, address, _runtime: runtime }
+    }
+
+    /// The `writer` object of a destination in this store.
+    pub fn writer(&self) -> Value {
+        json!({
+            "s3_bucket": BUCKET, "s3_region": "us-east-1", "s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY,
+            "s3_endpoint": format!("http://{}", self.address), "s3_path": "raw",
+        })
+    }
+
+    /// Where the objects below `s3_path` are as files.
+    pub fn files_root(&self) -> PathBuf {
+        self.root.path().join(BUCKET).join("raw")
+    }
+}
