@@ -6,6 +6,7 @@ pub(crate) mod encode;
 pub(crate) mod labels;
 pub(crate) mod layout;
 mod folders;
+mod preview;
 pub(crate) mod partition;
 mod record;
 pub(crate) mod stage;
@@ -83,6 +84,13 @@ impl Parquet {
     fn at(storage: Storage, hasty: Storage, options: EncodeOptions, resources: Resources) -> Self {
         let options = EncodeOptions { row_group_bytes: resources.row_group_bytes, ..options };
         Self { storage, hasty, options, resources }
+    }
+}
+
+impl Parquet {
+    /// Up to `rows` rows of a table as readers see it now, for looking.
+    pub async fn preview(&self, database: &str, name: &str, rows: usize) -> Result<Vec<RecordBatch>> {
+        preview::preview(&self.storage, &Folders::of(database, name)?.table, rows).await
     }
 }
 

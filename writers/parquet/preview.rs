@@ -1,6 +1,6 @@
 //! The first rows of a table, for looking: read from its smallest files, so that little is fetched.
 
-use crate::storage::Storage;
+use crate::storage::{Storage, parse};
 use crate::{Error, Kind, Result};
 use arrow::array::RecordBatch;
 use object_store::path::Path;
@@ -8,15 +8,16 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// Up to `rows` rows of the Parquet files below `folder`; at most a few batches, each with the schema of its file.
 pub(super) async fn preview(storage: &Storage, folder: &Path, rows: usize) -> Result<Vec<RecordBatch>> {
-    let mut files: Vec<_> = storage.list(folder).await?.into_iter().filter(|f| f.path.as_ref().ends_with(".parquet")).collect();
-    files.sort_by_key(|f| f.size);
+    let mut files = storage.list(folder).await?;
+    files.retain(|file| file.path.ends_with(".parquet"));
+    files.sort_by_key(|file| file.bytes);
     let mut batches = Vec::new();
     let mut wanted = rows;
     for file in files {
         if wanted == 0 {
             break;
         }
-        let Some(bytes) = storage.get(&file.path).await? else { continue };
+        let Some(bytes) = storage.get(&parse(&file.path)?).await? else { continue };
         let broken = |e: String| Error::new(Kind::Corrupt, format!("{}: not a readable Parquet file: {e}", file.path));
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(e.to_string()))?;
         let reader = builder.with_limit(wanted).with_batch_size(wanted).build().map_err(|e| broken(e.to_string()))?;
