@@ -31,6 +31,12 @@ const PAGE_BYTES: usize = MIB;
 const PAGE_ROWS: usize = 20_000;
 /// With late compression a page is a whole column of the row group, but never larger than this.
 const LATE_PAGE_BYTES: usize = 8 * MIB;
+/// Values after which a column looks whether its page is full. More are faster (by some 5 % from 1024 to 4096)
+/// and make pages overshoot further, which matters when values are large.
+const STEP_ROWS: usize = 4096;
+const STEP_ROWS_LARGE: usize = 512;
+/// Average bytes of a row from which its values count as large.
+const LARGE_ROW_BYTES: usize = 4 * KIB;
 /// How many values of the first batch are looked at, per column.
 const SAMPLE: usize = 4096;
 
@@ -41,6 +47,8 @@ pub(crate) struct Layout {
     page_rows: usize,
     /// Encoded bytes after which a page is compressed.
     page_bytes: usize,
+    /// Rows after which a page's size is looked at.
+    step_rows: usize,
     /// What one column's compression context occupies once it has compressed a page.
     context_bytes: usize,
     /// Largest dictionary, and whether columns of fixed width may have one at all.
@@ -61,9 +69,11 @@ impl Layout {
         // closes, one context per thread at a time. Row groups are then bounded by uncompressed bytes.
         let late = context_bytes.saturating_mul(leaves).saturating_mul(files) > options.row_group_bytes / 2;
         let dictionary_bytes = (share / 4).min(DICTIONARY_BYTES_MAX);
+        let large = first.is_some_and(|batch| batch.get_array_memory_size() / batch.num_rows().max(1) >= LARGE_ROW_BYTES);
         let mut layout = Self {
             page_rows: if late { usize::MAX } else { PAGE_ROWS },
             page_bytes: if late { LATE_PAGE_BYTES } else { PAGE_BYTES },
+            step_rows: if large { STEP_ROWS_LARGE } else { STEP_ROWS },
             context_bytes,
             dictionary_bytes,
             dictionary_of_numbers: share / files >= 4 * DICTIONARY_BYTES_EMPTY,
@@ -89,6 +99,7 @@ impl Layout {
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_data_page_row_count_limit(self.page_rows)
             .set_data_page_size_limit(self.page_bytes)
+            .set_write_batch_size(self.step_rows)
             .set_dictionary_page_size_limit(self.dictionary_bytes);
         for (leaf, _) in self.dictionary.iter().enumerate().filter(|(_, wanted)| !**wanted) {
             builder = builder.set_column_dictionary_enabled(ColumnPath::new(parquet.column(leaf).path().parts().to_vec()), false);
@@ -134,7 +145,8 @@ impl Compression {
 
 /// Guesses from a sample whether the distinct values of a column fit in a dictionary of `limit` bytes.
 ///
-/// Hashing every value only to give the dictionary up is the dearest thing an encoder can do. Of `n`
+/// Hashing every value only to give the dictionary up is the dearest thing an encoder can do: on a table
+/// like lineitem the guess saves 12 % of the CPU time and 4 % of the bytes (`encode_speed`). Of `n`
 /// sampled values, `n²/2D` repeat an earlier one when there are `D` distinct values in all. A wrong guess
 /// costs time or bytes, never a value. Too small a sample, or a type not looked into, means yes.
 fn dictionary_pays(array: &ArrayRef, limit: usize) -> bool {

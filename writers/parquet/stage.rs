@@ -139,9 +139,9 @@ impl OpenPart {
 
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         check_schema(&self.stager.schema, batch.schema_ref())?;
-        for (folder, rows) in self.route(&batch).await? {
+        for (folder, rows) in self.stager.route(&batch, self.now).await? {
             let mut file = self.file_for(folder).await?;
-            let full = self.feed(&mut file, batch.clone(), rows).await?;
+            let full = self.stager.feed(&mut file, batch.clone(), rows).await?;
             if full {
                 self.complete(file).await?;
             } else {
@@ -150,21 +150,6 @@ impl OpenPart {
             }
         }
         Ok(())
-    }
-
-    async fn route(&self, batch: &RecordBatch) -> Result<Vec<(String, Rows)>> {
-        if batch.num_rows() == 0 {
-            return Ok(Vec::new());
-        }
-        if self.stager.partition.is_none() {
-            return Ok(vec![(String::new(), Rows::All)]);
-        }
-        let (stager, batch, now) = (self.stager.clone(), batch.clone(), self.now);
-        on_pool(&self.stager.pool, move || match &stager.partition {
-            Some(expression) => expression.paths(&batch, now),
-            None => Ok(vec![(String::new(), Rows::All)]),
-        })
-        .await
     }
 
     /// Takes the open file of a folder out of the list, or begins one.
@@ -188,29 +173,6 @@ impl OpenPart {
         self.open.push(OpenFile { folder, staged, target, encoder: None, upload: None, memory: 0, rows: 0, sent: 0 });
     }
 
-    /// Encodes rows into a file. Whether the file is then full.
-    async fn feed(&self, file: &mut OpenFile, batch: RecordBatch, rows: Rows) -> Result<bool> {
-        let stager = self.stager.clone();
-        let encoder = file.encoder.take();
-        let (mut encoder, full) = on_pool(&self.stager.pool, move || {
-            let batch = rows.of(&batch)?;
-            let mut encoder = match encoder {
-                Some(encoder) => encoder,
-                None => stager.encoder(Some(&batch))?,
-            };
-            encoder.write(&batch)?;
-            let full = encoder.is_full();
-            Ok((encoder, full))
-        })
-        .await?;
-        let bytes = encoder.take();
-        file.memory = encoder.memory();
-        file.rows = encoder.rows();
-        file.encoder = Some(encoder);
-        self.send(file, bytes).await?;
-        Ok(full)
-    }
-
     /// Closes the largest row group until all of them are within the bound together.
     async fn bound_memory(&mut self) -> Result<()> {
         while self.open.iter().map(|file| file.memory).sum::<usize>() >= self.stager.options.row_group_bytes {
@@ -221,21 +183,8 @@ impl OpenPart {
             let mut file = self.open.remove(largest);
             file.memory = 0;
             file.encoder = Some(encoder);
-            self.send(&mut file, bytes).await?;
+            self.stager.send(&mut file, bytes).await?;
             self.open.insert(largest, file);
-        }
-        Ok(())
-    }
-
-    async fn send(&self, file: &mut OpenFile, bytes: Vec<Bytes>) -> Result<()> {
-        for piece in bytes {
-            if file.upload.is_none() {
-                file.upload = Some(self.stager.storage.upload(&file.staged).await?);
-            }
-            if let Some(upload) = &mut file.upload {
-                file.sent += piece.len() as u64;
-                upload.write(piece).await?;
-            }
         }
         Ok(())
     }
@@ -249,7 +198,7 @@ impl OpenPart {
             None => stager.encoder(None)?.finish(),
         })
         .await?;
-        self.send(&mut file, rest).await?;
+        self.stager.send(&mut file, rest).await?;
         let upload = file.upload.take().ok_or_else(|| Error::new(Kind::Bug, "a file without a footer"))?;
         let bytes = upload.finish().await?;
         if bytes != file.sent {
@@ -270,7 +219,61 @@ impl OpenPart {
     }
 }
 
+// These borrow the stager and not the part: encoders are not `Sync`, and the future must be `Send`.
 impl Stager {
+    /// The rows of `batch` by folder.
+    async fn route(self: &Arc<Self>, batch: &RecordBatch, now: DateTime<Utc>) -> Result<Vec<(String, Rows)>> {
+        if batch.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        if self.partition.is_none() {
+            return Ok(vec![(String::new(), Rows::All)]);
+        }
+        let (stager, batch) = (self.clone(), batch.clone());
+        on_pool(&self.pool, move || match &stager.partition {
+            Some(expression) => expression.paths(&batch, now),
+            None => Ok(vec![(String::new(), Rows::All)]),
+        })
+        .await
+    }
+
+    /// Encodes rows into a file. Whether the file is then full.
+    async fn feed(self: &Arc<Self>, file: &mut OpenFile, batch: RecordBatch, rows: Rows) -> Result<bool> {
+        let stager = self.clone();
+        let encoder = file.encoder.take();
+        let (mut encoder, full) = on_pool(&self.pool, move || {
+            let batch = rows.of(&batch)?;
+            let mut encoder = match encoder {
+                Some(encoder) => encoder,
+                None => stager.encoder(Some(&batch))?,
+            };
+            encoder.write(&batch)?;
+            let full = encoder.is_full();
+            Ok((encoder, full))
+        })
+        .await?;
+        let bytes = encoder.take();
+        file.memory = encoder.memory();
+        file.rows = encoder.rows();
+        file.encoder = Some(encoder);
+        self.send(file, bytes).await?;
+        Ok(full)
+    }
+
+    /// Carries bytes to a file's upload, which begins with the first of them.
+    async fn send(&self, file: &mut OpenFile, bytes: Vec<Bytes>) -> Result<()> {
+        for piece in bytes {
+            if file.upload.is_none() {
+                file.upload = Some(self.storage.upload(&file.staged).await?);
+            }
+            if let Some(upload) = &mut file.upload {
+                file.sent += piece.len() as u64;
+                upload.write(piece).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn encoder(&self, first: Option<&RecordBatch>) -> Result<Box<Encoder>> {
         let files = if self.partition.is_some() { self.options.open_files_max } else { 1 };
         Ok(Box::new(Encoder::new(self.schema.clone(), self.options.clone(), files, first)?))

@@ -51,7 +51,9 @@ fn stager(folder: &TempDir, regex: &str, options: EncodeOptions) -> Arc<Stager> 
 }
 
 async fn stage_all(stager: Arc<Stager>, batches: Vec<RecordBatch>) -> ParquetPart {
-    stage::<_, Failure>(stager, name(), stream::iter(batches.into_iter().map(Ok))).await.expect("stage")
+    // Spawned, because callers spawn it.
+    let staging = stage::<_, Failure>(stager, name(), stream::iter(batches.into_iter().map(Ok)));
+    tokio::spawn(staging).await.expect("join").expect("stage")
 }
 
 fn read(folder: &TempDir, file: &StagedFile) -> Vec<(i64, Option<String>)> {
@@ -246,7 +248,7 @@ async fn one_batch_is_read_ahead_and_no_more() {
 
 /// `StreamExt::map`, without the rest of that trait next to `TryStreamExt`.
 trait MapCounted: Stream + Sized {
-    fn map_counted<T, F: FnMut(Self::Item) -> T>(self, f: F) -> futures::stream::Map<Self, F> {
+    fn map_counted<T, F: FnMut(Self::Item) -> T>(self, f: F) -> stream::Map<Self, F> {
         futures::StreamExt::map(self, f)
     }
 }
