@@ -1,9 +1,19 @@
 //! Stub: replaced at merge.
 /// Stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Stub.
+    None,
+    /// Stub.
+    Snappy,
+    /// Stub.
+    Zstd(i32),
+}
+/// Stub.
 #[derive(Clone, Debug)]
 pub struct EncodeOptions {
     /// Stub.
-    pub compression: parquet::basic::Compression,
+    pub compression: Compression,
     /// Stub.
     pub row_group_bytes: usize,
     /// Stub.
@@ -11,6 +21,6 @@ pub struct EncodeOptions {
 }
 impl Default for EncodeOptions {
     fn default() -> Self {
-        Self { compression: parquet::basic::Compression::UNCOMPRESSED, row_group_bytes: 1 << 20, file_bytes_max: 512 << 20 }
+        Self { compression: Compression::None, row_group_bytes: 1 << 20, file_bytes_max: 512 << 20 }
     }
 }
