@@ -4,10 +4,9 @@
 //! was written into a [`Place`] and encoding options once; nothing looks at the keys after that.
 //! Unknown keys are not noticed here: the program compares with the schema, and can then suggest.
 
-use super::encode::EncodeOptions;
+use super::encode::{Compression as Codec, EncodeOptions};
 use crate::storage::{COPY_BYTES_MAX, S3Credentials, S3Options};
 use crate::{Error, Kind, Result, Secret};
-use parquet::basic::{Compression as Codec, ZstdLevel};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -161,13 +160,11 @@ impl ParquetConfig {
 
     fn codec(&self) -> Result<Codec> {
         match (self.compression, self.compression_level) {
-            (Compression::Zstd, level) => {
-                let level = ZstdLevel::try_new(level.unwrap_or(1))
-                    .map_err(|_| wrong(format!("`compression_level` is {}, zstd has 1 to 22", level.unwrap_or_default())))?;
-                Ok(Codec::ZSTD(level))
-            }
-            (Compression::Snappy, None) => Ok(Codec::SNAPPY),
-            (Compression::None, None) => Ok(Codec::UNCOMPRESSED),
+            (Compression::Zstd, None) => Ok(Codec::Zstd(1)),
+            (Compression::Zstd, Some(level @ 1..=22)) => Ok(Codec::Zstd(level)),
+            (Compression::Zstd, Some(level)) => Err(wrong(format!("`compression_level` is {level}, zstd has 1 to 22"))),
+            (Compression::Snappy, None) => Ok(Codec::Snappy),
+            (Compression::None, None) => Ok(Codec::None),
             (_, Some(_)) => Err(wrong("`compression_level` is for zstd only").hint("remove it, or set `compression` to zstd")),
         }
     }
@@ -269,8 +266,8 @@ mod tests {
         let options = |json: &str| parse(json).resolve().expect("valid").1;
         assert_eq!(options(r#"{"local_path": "/x"}"#).file_bytes_max, 512 << 20);
         assert_eq!(options(r#"{"local_path": "/x", "max_file_size_mb": 0.5}"#).file_bytes_max, 512 << 10);
-        assert_eq!(options(r#"{"local_path": "/x"}"#).compression, Codec::ZSTD(ZstdLevel::try_new(1).expect("1")));
-        assert_eq!(options(r#"{"local_path": "/x", "compression": "none"}"#).compression, Codec::UNCOMPRESSED);
+        assert_eq!(options(r#"{"local_path": "/x"}"#).compression, Codec::Zstd(1));
+        assert_eq!(options(r#"{"local_path": "/x", "compression": "none"}"#).compression, Codec::None);
     }
 
     #[test]

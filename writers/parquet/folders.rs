@@ -5,7 +5,7 @@
 //! _lakeward/<database>/<table>/lock        held by the run that writes (local disks)
 //! _lakeward/<database>/<table>/table.json  the manifest
 //! _lakeward/<database>/<table>/commits/    records: <seq, 20 digits>.json
-//! _lakeward/<database>/<table>/staging/    staged files: <generation>/….staged
+//! _lakeward/<database>/<table>/staging/    staged files: ….staged
 //! _lakeward/<database>/<table>/next-<seq>  the new folder of a replacement (local disks)
 //! _lakeward/<database>/<table>/old-<seq>   the old one, where folders cannot be exchanged
 //! ```

@@ -65,8 +65,7 @@ pub(super) fn connect(options: S3Options) -> Result<Arc<dyn ObjectStore>> {
         retry_timeout: Duration::from_secs(180),
     };
     let plain = options.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
-    // No limit on a whole request: a part on a slow line takes its time, and a stalled one is
-    // noticed by the read timeout.
+    // Time for a part on a slow line, or for the store to copy the largest file.
     let client =
         ClientOptions::new().with_allow_http(plain).with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(180));
     let mut builder = AmazonS3Builder::new()
