@@ -22,11 +22,13 @@ pub struct DiscoverOptions {
     pub driver: String,
     /// Whether the source is set up for change capture, so that `cdc` is among the supported modes.
     pub cdc_configured: bool,
+    /// Whether views are chosen; a view is a query, and how long it takes is for the user to know.
+    pub select_views: bool,
 }
 
 impl Default for DiscoverOptions {
     fn default() -> Self {
-        Self { database_prefix: None, driver: "postgres".into(), cdc_configured: false }
+        Self { database_prefix: None, driver: "postgres".into(), cdc_configured: false, select_views: false }
     }
 }
 
@@ -46,7 +48,8 @@ pub fn to_streams(catalog: &Catalog, options: &DiscoverOptions) -> Result<Stream
     let mut streams = Vec::with_capacity(tables.len());
     for (table, (database, name)) in tables {
         let comes_with_parent = table.partition_of.iter().any(|(namespace, name)| listed.contains(&(namespace.as_str(), name.as_str())));
-        if !comes_with_parent {
+        let unwanted_view = table.kind == RelationKind::View && !options.select_views;
+        if !comes_with_parent && !unwanted_view {
             selected.entry(table.namespace.clone()).or_default().push(metadata(table));
         }
         streams.push(StreamEntry { stream: stream(table, database, name, options)? });

@@ -17,12 +17,12 @@
 //! object exists between the wire and Arrow · the destination's token wins over the state file · no bytes from outside
 //! can cause a panic. `ARCHITECTURE.md` has the map.
 
-pub mod error;
-pub mod config;
-pub mod postgres;
-pub mod discover;
-pub mod memory;
-pub mod sync;
-pub mod state;
-pub mod shutdown;
 pub mod cli;
+pub mod config;
+pub mod discover;
+pub mod error;
+pub mod memory;
+pub mod postgres;
+pub mod shutdown;
+pub mod state;
+pub mod sync;

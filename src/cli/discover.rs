@@ -2,9 +2,8 @@
 
 use super::{Flags, files, print_json};
 use crate::config::load::{FileKind, load};
-use crate::config::source::Source;
-use crate::config::streams::StreamsFile;
 use crate::config::merge;
+use crate::config::streams::StreamsFile;
 use crate::discover::{self, DiscoverOptions};
 use crate::error::{Context, Error, Result};
 use crate::postgres::{catalog, connect};
@@ -24,7 +23,8 @@ pub async fn run(flags: &Flags) -> Result<()> {
     let seconds = u64::try_from(flags.timeout).unwrap_or(TIMEOUT_SECONDS);
     let work = Box::pin(discover(flags));
     tokio::time::timeout(Duration::from_secs(seconds), work).await.unwrap_or_else(|_| {
-        Err(Error::source_db(format!("discover took longer than {seconds} s")).hint("give more time with --timeout SECONDS, or fewer schemas in source.json"))
+        Err(Error::source_db(format!("discover took longer than {seconds} s"))
+            .hint("give more time with --timeout SECONDS, or fewer schemas in source.json"))
     })
 }
 
@@ -44,7 +44,15 @@ async fn discover(flags: &Flags) -> Result<()> {
             .hint("check schemas, include_tables and exclude_tables in source.json, and that the user may read the tables (GRANT SELECT, GRANT USAGE ON SCHEMA)"));
     }
     let cdc_configured = source.wants_cdc();
-    let fresh = discover::to_streams(&found, &DiscoverOptions { database_prefix: flags.destination_database_prefix.clone(), cdc_configured, ..DiscoverOptions::default() })?;
+    let fresh = discover::to_streams(
+        &found,
+        &DiscoverOptions {
+            database_prefix: flags.destination_database_prefix.clone(),
+            cdc_configured,
+            select_views: source.include_views == Some(true),
+            ..DiscoverOptions::default()
+        },
+    )?;
     let path = files::streams(flags);
     let merged = match path.exists() {
         true => merge::merge(&read_streams(flags, &path)?, fresh.clone()),
@@ -79,4 +87,3 @@ fn write(path: &Path, streams: &StreamsFile) -> Result<()> {
     text.push(b'\n');
     write_atomically(path, &text).doing(|| "save the catalog")
 }
-

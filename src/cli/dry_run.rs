@@ -11,8 +11,7 @@ use serde_json::json;
 /// Prints one JSON object per stream.
 pub async fn print(options: &ConnectOptions, plans: &[(StreamPlan, TableInfo)], chunk_bytes: u64) -> Result<()> {
     let session = connect::session(options).await?;
-    let row = session.client.query_one("SELECT current_setting('server_version_num')::int", &[]).await.map_err(|e| connect::sql_error(&e))?;
-    let version = u32::try_from(row.get::<_, i32>(0)).unwrap_or(0);
+    let version = session.server_version();
     for (plan, table) in plans {
         let chunks: Vec<_> = chunk::plan(table, version, chunk_bytes)
             .iter()

@@ -131,9 +131,11 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
     let Cli { flags, command } = cli;
     if flags.encryption_key.as_deref().is_some_and(|key| !key.is_empty()) {
-        return Err(Error::config("--encryption-key is not built in this version").hint("give the config files unencrypted, with secrets as ${NAME}"));
+        return Err(Error::config("--encryption-key is not built in this version")
+            .hint("give the config files unencrypted, with secrets as ${NAME}"));
     }
-    for (flag, given) in [("destination-buffer-size", flags.destination_buffer_size), ("max-discover-threads", flags.max_discover_threads)] {
+    for (flag, given) in [("destination-buffer-size", flags.destination_buffer_size), ("max-discover-threads", flags.max_discover_threads)]
+    {
         if given.is_some() {
             tracing::info!("--{flag} is accepted for compatibility, has no effect");
         }

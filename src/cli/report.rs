@@ -146,7 +146,12 @@ impl Report {
                     meter.elapsed().as_secs_f64()
                 ),
                 Phase::Failed => tracing::info!("{:width$} failed", meter.id),
-                _ => tracing::info!("{:width$} not finished: {} of {} chunks staged", meter.id, meter.chunks_done.load(Relaxed), meter.chunks_planned.load(Relaxed)),
+                _ => tracing::info!(
+                    "{:width$} not finished: {} of {} chunks staged",
+                    meter.id,
+                    meter.chunks_done.load(Relaxed),
+                    meter.chunks_planned.load(Relaxed)
+                ),
             }
         }
         let seconds = self.started.elapsed().as_secs_f64();

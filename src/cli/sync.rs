@@ -156,7 +156,8 @@ pub(super) fn restrict(chosen: Vec<Chosen>, only: &[String]) -> Result<Vec<Chose
 fn default_limit() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let meminfo = read("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")).and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    let total =
+        meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")).and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
     let machine = total.map_or(4 << 30, |kb| kb * 1024);
     let cgroup = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let cgroup = cgroup.iter().filter_map(|path| read(path)?.trim().parse::<u64>().ok()).min().unwrap_or(u64::MAX);

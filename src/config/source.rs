@@ -11,6 +11,7 @@ use super::secret::Secret;
 use super::shape::Findings;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, SslMode};
+use crate::postgres::scope::Scope;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,12 +58,12 @@ pub struct Source {
     pub include_tables: Vec<String>,
     /// Ours: tables to leave out, in the same spelling; wins over `include_tables`.
     pub exclude_tables: Vec<String>,
-    /// Ours: discover views too.
-    pub include_views: bool,
-    /// Ours: discover materialized views too.
-    pub include_materialized_views: bool,
-    /// Ours: discover foreign tables too.
-    pub include_foreign_tables: bool,
+    /// Ours: `true` discovers views and selects them, `false` leaves them out. Absent: they are listed, but not selected.
+    pub include_views: Option<bool>,
+    /// Ours: discover materialized views. Default true.
+    pub include_materialized_views: Option<bool>,
+    /// Ours: discover foreign tables. Default true.
+    pub include_foreign_tables: Option<bool>,
     /// Ours: read a partitioned table as one stream, and do not list its partitions.
     pub collapse_partitions: bool,
     /// Ours: for one host, limit for connecting, TLS and login together. Default 30 s; 0: none.
@@ -219,6 +220,19 @@ impl Source {
         let seconds = |limit: Option<Seconds>| limit.map(|Seconds(limit)| limit);
         keywords.timeouts(seconds(self.connect_timeout_s), seconds(self.statement_timeout_s), seconds(self.lock_timeout_s));
         keywords.finish(default_mode)
+    }
+
+    /// What discover looks at.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            schemas: self.schemas.clone(),
+            include: self.include_tables.clone(),
+            exclude: self.exclude_tables.clone(),
+            views: self.include_views.unwrap_or(true),
+            materialized_views: self.include_materialized_views.unwrap_or(true),
+            foreign_tables: self.include_foreign_tables.unwrap_or(true),
+            collapse_partitions: self.collapse_partitions,
+        }
     }
 
     fn set_parts(&self, keywords: &mut Keywords) -> Result<()> {

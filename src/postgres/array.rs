@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 /// A column of one-dimensional arrays whose elements go into `element`.
 pub(super) fn list(field: FieldRef, element: Maker) -> Maker {
-    Arc::new(move || {
-        Box::new(List { field: field.clone(), elements: element(), offsets: vec![0], nulls: Nulls::default(), last: 0 })
-    })
+    Arc::new(move || Box::new(List { field: field.clone(), elements: element(), offsets: vec![0], nulls: Nulls::default(), last: 0 }))
 }
 
 struct List {
@@ -76,7 +74,8 @@ impl Column for List {
             (row.saturating_sub(1), fault)
         })?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        ListArray::try_new(self.field.clone(), offsets, elements, nulls).map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef))
+        ListArray::try_new(self.field.clone(), offsets, elements, nulls)
+            .map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef))
     }
 }
 

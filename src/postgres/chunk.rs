@@ -103,8 +103,8 @@ pub fn split(leaf: &Leaf, from: u64, to: Option<u64>, server_version: u32, targe
     let pages = to.unwrap_or(leaf.pages).saturating_sub(from);
     let of = |whole: u64| if leaf.pages == 0 { 0 } else { share(whole, pages.min(leaf.pages), leaf.pages) };
     let target = if leaf.foreign || server_version < TID_RANGE_SCAN { u64::MAX } else { target_bytes };
-    let ranges = cut(&[pages], of(leaf.bytes), leaf.estimated_rows.map(of), target);
-    let shifted = ranges.map(|range| Range { from: range.from + from, to: range.to.map(|end| end + from).or(to), ..range });
+    let ranges: Vec<_> = cut(&[pages], of(leaf.bytes), leaf.estimated_rows.map(of), target).collect();
+    let shifted = ranges.into_iter().map(|range| Range { from: range.from + from, to: range.to.map(|end| end + from).or(to), ..range });
     shifted.map(|range| range.of(&leaf.namespace, &leaf.name, leaf.oid, leaf.filenode, false)).collect()
 }
 

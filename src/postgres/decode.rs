@@ -297,9 +297,8 @@ impl Decoder {
         let place = format!("column `{name}` of {}, row {row} of its chunk", self.table);
         match fault {
             Fault::Malformed(what) => Error::source_db(format!("{place}: the value is malformed: {what}")),
-            Fault::Unfit { value, why } => Error::schema(format!("{place}: {value} is {why}")).hint(format!(
-                "set the type of `{name}` to `string` in streams.json: every value is then carried as the server prints it"
-            )),
+            Fault::Unfit { value, why } => Error::schema(format!("{place}: {value} is {why}"))
+                .hint(format!("set the type of `{name}` to `string` in streams.json: every value is then carried as the server prints it")),
             Fault::Encoding => Error::source_db(format!("{place}: the text is not UTF-8")).hint(
                 "mend the value, or set the type of a text column to `binary` in streams.json: the bytes are then carried as they are; \
                  databases with the encoding SQL_ASCII do not check text",

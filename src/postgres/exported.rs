@@ -17,7 +17,6 @@ const LOCKS_PER_STATEMENT: usize = 200;
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
 
 /// An exported snapshot, valid until it is dropped or its session is lost.
-#[derive(Debug)]
 pub struct Exported {
     session: Session,
     /// The name that readers adopt.
@@ -35,14 +34,12 @@ impl Exported {
     pub async fn take(options: &ConnectOptions, tables: &[(&str, &str)], unlockable: &[(&str, &str)]) -> Result<Self> {
         let session = connect::session(options).await?;
         let client = &session.client;
-        let sql = |e: tokio_postgres::Error| connect::sql_error(&e);
+        let sql = |e: tokio_postgres::Error| session.error(&e);
         // Not every managed server lets everybody ask; an unknown system only means that staged chunks are not reused.
         let system = match client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await {
             Ok(row) => row.get::<_, String>(0),
             Err(_) => String::new(),
         };
-        let version = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await.map_err(sql)?;
-        let server_version = u32::try_from(version.get::<_, i32>(0)).unwrap_or(0);
         let standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(sql)?.get(0);
         let timeline = match standby {
             true => "SELECT timeline_id::bigint FROM pg_control_checkpoint()",
@@ -82,6 +79,7 @@ impl Exported {
         if !standby {
             moment.durable = flushed(&session, &moment.lsn).await?;
         }
+        let server_version = session.server_version();
         Ok(Self { session, name, moment, server_version })
     }
 
@@ -97,7 +95,7 @@ async fn flushed(session: &Session, lsn: &str) -> Result<bool> {
     let started = Instant::now();
     let query = format!("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn", quote::literal(lsn));
     loop {
-        let row = session.client.query_one(&query, &[]).await.map_err(|e| connect::sql_error(&e))?;
+        let row = session.client.query_one(&query, &[]).await.map_err(|e| session.error(&e))?;
         if row.get(0) || started.elapsed() > FLUSH_WAIT {
             return Ok(row.get(0));
         }
@@ -108,7 +106,9 @@ async fn flushed(session: &Session, lsn: &str) -> Result<bool> {
 fn explain_lock(error: Error) -> Error {
     match error.code() {
         Some("53200") => error.hint("raise max_locks_per_transaction on the server, or sync fewer tables in one run"),
-        Some("55P03") => error.hint("another session holds an exclusive lock on a table (ALTER, TRUNCATE, VACUUM FULL); try again when it has ended"),
+        Some("55P03") => {
+            error.hint("another session holds an exclusive lock on a table (ALTER, TRUNCATE, VACUUM FULL); try again when it has ended")
+        }
         Some("42P01") => error.hint("the table has been dropped or renamed; run discover again, or take it out of selected_streams"),
         Some("42501") => error.hint("GRANT SELECT ON the table TO this user (and USAGE ON its schema), or take it out of selected_streams"),
         _ => error,

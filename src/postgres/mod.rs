@@ -3,30 +3,30 @@
 //! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients. Our own client: `frame`
 //! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`types`], [`decode`]. Reading: [`chunk`], [`exported`].
 
-mod transport;
-mod tls;
-mod certificate;
-mod startup;
-pub mod connect;
-mod sqlstate;
-pub mod quote;
-mod frame;
-pub mod wire;
-pub mod copy;
-pub mod scope;
+mod array;
 pub mod catalog;
 mod catalog_assembly;
 mod catalog_query;
-pub mod types;
-mod type_table;
-mod column;
-mod array;
-mod numeric;
-mod temporal;
-pub mod decode;
+mod certificate;
 pub mod chunk;
+mod column;
+pub mod connect;
+pub mod copy;
+pub mod decode;
 pub mod exported;
+mod frame;
+mod numeric;
 #[cfg(test)]
 mod payload;
+pub mod quote;
+pub mod scope;
+mod sqlstate;
+mod startup;
+mod temporal;
 #[cfg(test)]
 mod testing;
+mod tls;
+mod transport;
+mod type_table;
+pub mod types;
+pub mod wire;

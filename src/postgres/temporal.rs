@@ -62,4 +62,3 @@ fn finite<T: Eq>(value: T, negative: T, positive: T, what: &str) -> Step<T> {
 fn too_far(value: impl Display, unit: &str, limit: &str) -> Box<Fault> {
     Fault::unfit(format!("{value} {unit} after 2000-01-01"), format!("beyond {limit}"))
 }
-

@@ -43,7 +43,10 @@ fn as_text(wanted: &ColumnType, select: Select) -> Option<Route> {
 }
 
 /// A plain column of `T`.
-fn fixed<T: ArrowPrimitiveType>(wanted: &ColumnType, read: impl Fn(&[u8]) -> Step<T::Native> + Copy + Send + Sync + 'static) -> Option<Route> {
+fn fixed<T: ArrowPrimitiveType>(
+    wanted: &ColumnType,
+    read: impl Fn(&[u8]) -> Step<T::Native> + Copy + Send + Sync + 'static,
+) -> Option<Route> {
     plain(column::primitive::<T>(wanted.arrow(), read))
 }
 
@@ -150,7 +153,8 @@ static TABLE: &[Entry] = &[
             ColumnType::Decimal { precision, scale } => {
                 let shape = Shape { precision, scale };
                 // Where no decimal holds every value, one may be named; a value that does not fit is then an error.
-                let fits = declared_shape(ty.typmod).is_none_or(|has| scale >= has.scale && precision.saturating_sub(scale) >= has.precision - has.scale);
+                let fits = declared_shape(ty.typmod)
+                    .is_none_or(|has| scale >= has.scale && precision.saturating_sub(scale) >= has.precision - has.scale);
                 fits.then(|| fixed::<Decimal128Type>(wanted, move |b| Numeric::parse(b)?.decimal(shape)))?
             }
             ColumnType::Float64 => fixed::<Float64Type>(wanted, |b| Numeric::parse(b)?.float()),

@@ -86,7 +86,9 @@ fn impossible(column: &ColumnInfo, wanted: &ColumnType) -> Error {
     let exact = exact_type(&column.ty);
     let others = PLAIN_NAMES.iter().map(|(_, ty)| ty).filter(|ty| **ty != exact && route(&column.ty, ty).is_some());
     let mut possible: Vec<String> = std::iter::once(&exact).chain(others).map(|ty| format!("`{ty}`")).collect();
-    if route(&column.ty, &ColumnType::Decimal { precision: DECIMAL_DIGITS_MAX, scale: 0 }).is_some() || matches!(exact, ColumnType::Decimal { .. }) {
+    if route(&column.ty, &ColumnType::Decimal { precision: DECIMAL_DIGITS_MAX, scale: 0 }).is_some()
+        || matches!(exact, ColumnType::Decimal { .. })
+    {
         possible.push("a `decimal(p,s)` that holds every value".to_owned());
     }
     Error::schema(format!("column `{}` of type {} cannot become `{wanted}` without loss", column.name, column.declared))

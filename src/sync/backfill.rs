@@ -72,14 +72,16 @@ pub async fn read_chunk(
             (Event::Done { rows: told }, _) => {
                 decoder.finish()?;
                 if told != rows {
-                    return Err(Error::source_db(format!("the server says it sent {told} rows, and {rows} were decoded")).doing(format!("read {}", plan.id)));
+                    return Err(Error::source_db(format!("the server says it sent {told} rows, and {rows} were decoded"))
+                        .doing(format!("read {}", plan.id)));
                 }
                 return Ok(rows);
             }
             (Event::Large(bytes), Some(needed)) => {
                 // Nothing is held while waiting for more, so readers cannot wait for each other in a circle.
                 drop(reservation.take());
-                reservation = Some(limits.memory.reserve(needed).await.map_err(|e| e.doing(format!("read a row of {bytes} bytes of {}", plan.id)))?);
+                reservation =
+                    Some(limits.memory.reserve(needed).await.map_err(|e| e.doing(format!("read a row of {bytes} bytes of {}", plan.id)))?);
                 copy.allow(bytes);
                 large = true;
             }

@@ -26,7 +26,7 @@ use crate::postgres::exported::Exported;
 use backfill::BatchLimits;
 use chrono::{DateTime, Utc};
 use keeper::Keeper;
-use meter::{Meter, Phase};
+use meter::Meter;
 use plan::StreamPlan;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -71,7 +71,12 @@ pub struct Run<D: Destination> {
 }
 
 /// Plans all streams against the source. Nothing is written.
-pub async fn plan_streams(options: &ConnectOptions, chosen: Vec<Chosen>, collapse: bool, now: DateTime<Utc>) -> Result<Vec<(StreamPlan, TableInfo)>> {
+pub async fn plan_streams(
+    options: &ConnectOptions,
+    chosen: Vec<Chosen>,
+    collapse: bool,
+    now: DateTime<Utc>,
+) -> Result<Vec<(StreamPlan, TableInfo)>> {
     let session = connect::session(options).await?;
     let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
     let tables = catalog::load_tables(&session.client, &names, collapse).await?;
@@ -89,7 +94,8 @@ impl<D: Destination> Run<D> {
     ) -> Result<Self> {
         let mut streams = Vec::with_capacity(plans.len());
         for (plan, info) in plans {
-            let table = destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
+            let table =
+                destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
             let meter = Meter::new(&plan.id);
             meter.rows_estimated.store(info.estimated_rows.unwrap_or(0), Relaxed);
             streams.push(Arc::new(StreamRun { plan, info, table: tokio::sync::Mutex::new(table), meter }));
@@ -149,7 +155,9 @@ impl<D: Destination> Run<D> {
             let heap = |t: &TableInfo| t.leaves.iter().map(|l| l.filenode).collect::<Vec<_>>();
             let refreshed = table.kind == RelationKind::MaterializedView && heap(&table) != heap(&stream.info);
             if table.columns != stream.info.columns || table.oid != stream.info.oid || refreshed {
-                return Err(Error::schema(format!("{} was changed while the sync was starting", stream.plan.id)).hint("start the sync again"));
+                return Err(
+                    Error::schema(format!("{} was changed while the sync was starting", stream.plan.id)).hint("start the sync again")
+                );
             }
             match Arc::get_mut(stream) {
                 Some(stream) => stream.info = table,
@@ -170,10 +178,13 @@ impl<D: Destination> Run<D> {
                 }
             });
         };
-        let error = Error::new(*kind, match failures.len() {
-            1 => format!("stream {id} failed: {reason}"),
-            n => format!("{n} of {} streams failed, {id} first: {reason}", self.streams.len()),
-        });
+        let error = Error::new(
+            *kind,
+            match failures.len() {
+                1 => format!("stream {id} failed: {reason}"),
+                n => format!("{n} of {} streams failed, {id} first: {reason}", self.streams.len()),
+            },
+        );
         Err(match hint {
             Some(hint) => error.hint(hint),
             None => error,

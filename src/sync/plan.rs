@@ -6,8 +6,8 @@ use crate::config::selection::{self, Chosen};
 use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{ColumnInfo, PgType, TableInfo, TypeKind};
-use crate::postgres::types::{self, ColumnPlan};
 use crate::postgres::quote;
+use crate::postgres::types::{self, ColumnPlan};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashSet;
@@ -110,8 +110,11 @@ fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<Str
         if chosen.takes_new_columns {
             let name = naming::column(&column.name, "", chosen.metadata.use_source_column_names);
             if planned.iter().any(|(_, taken, _)| *taken == name) {
-                return Err(Error::schema(format!("new column {:?} would be called {name:?} in the destination, and so is another one", column.name))
-                    .hint("run discover again and give one of them another destination_column_name"));
+                return Err(Error::schema(format!(
+                    "new column {:?} would be called {name:?} in the destination, and so is another one",
+                    column.name
+                ))
+                .hint("run discover again and give one of them another destination_column_name"));
             }
             notes.push(format!("column {:?} is new since discover and is taken as {}", column.name, types::exact_type(&column.ty)));
             planned.push((column, name, types::exact_type(&column.ty)));
@@ -149,16 +152,22 @@ fn common(a: &ColumnType, b: &ColumnType) -> ColumnType {
     };
     match (rank(a), rank(b)) {
         (Some(4), Some(other)) | (Some(other), Some(4)) if other != 4 => ColumnType::Float64,
-        (Some(x), Some(y)) => if x >= y { a.clone() } else { b.clone() },
+        (Some(x), Some(y)) => {
+            if x >= y {
+                a.clone()
+            } else {
+                b.clone()
+            }
+        }
         _ => ColumnType::String,
     }
 }
 
 /// The columns that OLake adds to every table, as constants or expressions of the backfill.
 fn olake_column(name: &str, table: &TableInfo, now: DateTime<Utc>) -> Result<(ColumnInfo, ColumnType, String)> {
-    let timestamp = || (synthetic(name, 1184, "timestamptz"), ColumnType::Timestamp);
+    let timestamp = || (synthetic(name, 1184, "timestamptz"), ColumnType::Timestamptz);
     let text = || (synthetic(name, 25, "text"), ColumnType::String);
-    let ((column, wanted), expression) = match name {
+    let ((column, wanted), expression): ((ColumnInfo, ColumnType), String) = match name {
         "_olake_timestamp" => (timestamp(), format!("'{}'::timestamptz", now.to_rfc3339_opts(SecondsFormat::Micros, true))),
         "_cdc_timestamp" => (timestamp(), "'1970-01-01T00:00:00Z'::timestamptz".to_owned()),
         "_cdc_lsn" => (text(), "NULL::text".to_owned()),
@@ -206,7 +215,13 @@ fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
 }
 
 /// Everything that decides the bytes of a staged chunk, as one string. Not a hash: it is compared, and it can be read.
-fn fingerprint(schema: &Schema, spec: &TableSpec, table: &TableInfo, columns: &[(&ColumnInfo, String, ColumnType)], filter: Option<&str>) -> String {
+fn fingerprint(
+    schema: &Schema,
+    spec: &TableSpec,
+    table: &TableInfo,
+    columns: &[(&ColumnInfo, String, ColumnType)],
+    filter: Option<&str>,
+) -> String {
     let fields: Vec<_> = schema.fields().iter().map(|f| format!("{} {}", quote::identifier(f.name()), f.data_type())).collect();
     let source: Vec<_> = columns.iter().map(|(c, _, _)| format!("{}:{}", c.attnum, c.declared)).collect();
     format!(

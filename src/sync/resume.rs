@@ -40,19 +40,15 @@ pub async fn prepare<T: Table>(
 ) -> Result<Vec<Work<T::Part>>> {
     let mut all = Vec::with_capacity(streams.len());
     for stream in streams {
-        let work = prepare_stream(stream, exported, keeper, chunk_bytes).await.map_err(|e| e.doing(format!("prepare {}", stream.plan.id)))?;
+        let work =
+            prepare_stream(stream, exported, keeper, chunk_bytes).await.map_err(|e| e.doing(format!("prepare {}", stream.plan.id)))?;
         let meter = &stream.meter;
         meter.restart();
         meter.chunks_kept.store(work.kept.len() as u64, Relaxed);
         meter.chunks_done.store(work.kept.len() as u64, Relaxed);
         meter.chunks_planned.store((work.kept.len() + work.chunks.len()) as u64, Relaxed);
         if work.done.is_some() || !work.kept.is_empty() {
-            tracing::info!(
-                "{}: {} chunks of an earlier run still hold, {} to read",
-                stream.plan.id,
-                work.kept.len(),
-                work.chunks.len()
-            );
+            tracing::info!("{}: {} chunks of an earlier run still hold, {} to read", stream.plan.id, work.kept.len(), work.chunks.len());
         }
         all.push(work);
     }
@@ -84,7 +80,13 @@ async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, ke
             for part in parts::<T::Part>(id, &held)? {
                 stats += part.stats();
             }
-            return Ok(Work { generation: load.generation.clone(), next_sequence: 0, kept: Vec::new(), chunks: Vec::new(), done: Some(stats) });
+            return Ok(Work {
+                generation: load.generation.clone(),
+                next_sequence: 0,
+                kept: Vec::new(),
+                chunks: Vec::new(),
+                done: Some(stats),
+            });
         }
         // Committed, but the table has changed since: it is loaded anew, so that all tables show one instant.
         return start(stream, &mut table, keeper, chunk_bytes, exported).await;
@@ -116,12 +118,19 @@ fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
 }
 
 /// Begins a load: a new generation, everything staged earlier is removed.
-async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper, chunk_bytes: u64, exported: &Exported) -> Result<Work<T::Part>> {
+async fn start<T: Table>(
+    stream: &StreamRun<T>,
+    table: &mut T,
+    keeper: &Keeper,
+    chunk_bytes: u64,
+    exported: &Exported,
+) -> Result<Work<T::Part>> {
     table.adopt(Vec::new()).await?;
     let generation = Uuid::now_v7().simple().to_string();
     let chunks = chunk::plan(&stream.info, exported.server_version, chunk_bytes);
     keeper.commit(|state| {
-        let load = Load { generation: generation.clone(), fingerprint: stream.plan.fingerprint.clone(), chunks: Vec::new(), committed: false };
+        let load =
+            Load { generation: generation.clone(), fingerprint: stream.plan.fingerprint.clone(), chunks: Vec::new(), committed: false };
         state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(olake_form).collect());
         state.lakeward.loads.insert(stream.plan.id.clone(), load);
     })?;
@@ -133,7 +142,9 @@ async fn still_true<T: Table>(stream: &StreamRun<T>, load: &Load, exported: &Exp
     let leaves: HashMap<u32, &Leaf> = stream.info.leaves.iter().map(|l| (l.oid, l)).collect();
     let mut held = Vec::new();
     for chunk in &load.chunks {
-        let same_heap = leaves.get(&chunk.oid).is_some_and(|l| l.filenode == chunk.filenode && l.name == chunk.relation && l.namespace == chunk.namespace);
+        let same_heap = leaves
+            .get(&chunk.oid)
+            .is_some_and(|l| l.filenode == chunk.filenode && l.name == chunk.relation && l.namespace == chunk.namespace);
         if same_heap && chunk.read_at.continues(&exported.moment) && unchanged(chunk, stream.plan.filter.as_deref(), exported).await? {
             held.push(chunk.clone());
         }
@@ -170,7 +181,7 @@ fn remaining(table: &TableInfo, kept: &[StagedChunk], exported: &Exported, chunk
 }
 
 /// What a chunk that has just been staged looks like in the state.
-pub fn staged<P: writers::Part>(chunk: &Chunk, rows: u64, moment: &Moment, part: &P) -> Result<Option<StagedChunk>> {
+pub fn staged<P: Part>(chunk: &Chunk, rows: u64, moment: &Moment, part: &P) -> Result<Option<StagedChunk>> {
     // Relations without a heap of their own (views, foreign tables) cannot be checked later; they are read again.
     if chunk.tree || chunk.filenode == 0 {
         return Ok(None);

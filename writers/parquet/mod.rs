@@ -3,11 +3,11 @@
 mod commit;
 mod config;
 pub(crate) mod encode;
+mod folders;
 pub(crate) mod labels;
 pub(crate) mod layout;
-mod folders;
-mod preview;
 pub(crate) mod partition;
+mod preview;
 mod record;
 pub(crate) mod stage;
 
