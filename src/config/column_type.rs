@@ -186,9 +186,8 @@ impl FromStr for ColumnType {
         }
         if let Some(inner) = name.strip_prefix("list<").and_then(|rest| rest.strip_suffix('>')) {
             return match inner.parse()? {
-                Self::List(_) => {
-                    Err(Error::config(format!("`{text}` is a list of lists")).hint("the element of a list must be a scalar type, or use string"))
-                }
+                Self::List(_) => Err(Error::config(format!("`{text}` is a list of lists"))
+                    .hint("the element of a list must be a scalar type, or use string")),
                 element => Ok(Self::List(Box::new(element))),
             };
         }

@@ -5,9 +5,7 @@
 //! closure from `types`, chosen once per column and compiled into the column's own `push`.
 
 use arrow::array::types::ArrowPrimitiveType;
-use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, PrimitiveArray, StringArray,
-};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, PrimitiveArray, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
 use std::fmt::Display;
@@ -281,7 +279,8 @@ impl<F: Fn(&[u8], &mut Vec<u8>) -> Step + Send> Column for Variable<F> {
         }
         let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
         if !self.utf8 {
-            return BinaryArray::try_new(offsets, data, nulls).map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef));
+            return BinaryArray::try_new(offsets, data, nulls)
+                .map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef));
         }
         // The text as a whole can be UTF-8 while a value is not: half a character at the end of one, the other half
         // at the start of the next. That is the one thing left that can be refused here.
