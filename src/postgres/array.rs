@@ -127,7 +127,7 @@ mod tests {
     use super::super::payload::{array, array_of, base, decode};
     use crate::error::{Kind, Result};
     use arrow::array::types::Int32Type;
-    use arrow::array::{Array, ArrayRef, AsArray, ListArray};
+    use arrow::array::{ArrayRef, AsArray, ListArray};
 
     fn ints(field: Vec<u8>) -> Result<ArrayRef> {
         decode(array_of(base(23, "int4", -1)), "list<integer_small>", vec![Some(field)])

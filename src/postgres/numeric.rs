@@ -302,8 +302,8 @@ mod tests {
             (3, 1, 0, 5, &[12, 3456, 7890], "123456.78900"),
             (1, 0, 0, 3, &[5], "5.000"),
             (0, 0, 0xC000, 0, &[], "NaN"),
-            (0, 0, 0xD000, 0, &[], "Infinity"),
-            (0, 0, 0xF000, 0, &[], "-Infinity"),
+            (0, 0, 0xD000, 0x20, &[], "Infinity"),
+            (0, 0, 0xF000, 0x20, &[], "-Infinity"),
         ] {
             assert_eq!(printed(&words(count, weight, sign, scale, digits)), text);
         }

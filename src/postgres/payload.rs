@@ -83,8 +83,8 @@ pub(super) fn array(elements: &[Field], lower_bound: i32) -> Vec<u8> {
 pub(super) fn numeric(text: &str) -> Vec<u8> {
     match text {
         "NaN" => return words(0, 0, 0xC000, 0, &[]),
-        "Infinity" => return words(0, 0, 0xD000, 0, &[]),
-        "-Infinity" => return words(0, 0, 0xF000, 0, &[]),
+        "Infinity" => return words(0, 0, 0xD000, 0x20, &[]),
+        "-Infinity" => return words(0, 0, 0xF000, 0x20, &[]),
         _ => {}
     }
     let (sign, unsigned) = text.strip_prefix('-').map_or((0, text), |rest| (0x4000, rest));
