@@ -34,7 +34,7 @@ pub struct Decoder {
     phase: Phase,
     /// A row, or a header, of which the rest has not come yet.
     carry: Vec<u8>,
-    /// Where the current row's fields are; kept for its allocation.
+    /// Where the current row's fields are, one for each column.
     fields: Vec<FieldAt>,
     /// Rows in the batch under construction.
     rows: usize,
@@ -86,7 +86,7 @@ impl Decoder {
             columns,
             phase: Phase::Header,
             carry: Vec::new(),
-            fields: Vec::new(),
+            fields: vec![FieldAt { start: 0, len: NULL }; plans.len()],
             rows: 0,
             taken: 0,
             held: 0,
@@ -228,13 +228,12 @@ impl Decoder {
                 _ => Err(self.malformed(format!("row {} has {count} fields, {} were asked for", self.row_number(), self.columns.len()))),
             };
         }
-        self.fields.clear();
         let mut at = size_of::<i16>();
-        for _ in 0..count {
+        for field in &mut self.fields {
             let Some((len, _)) = rest.get(at..).and_then(|rest| rest.split_first_chunk::<4>()) else { return Ok(Found::Part) };
             let len = i32::from_be_bytes(*len);
             at += size_of::<i32>();
-            self.fields.push(FieldAt { start: at, len });
+            *field = FieldAt { start: at, len };
             match len {
                 0..=FIELD_BYTES_MAX => at += len.unsigned_abs() as usize,
                 NULL => {}
