@@ -45,5 +45,6 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("source", schemars::schema_for!(Source).to_value()),
         ("destination", schemars::schema_for!(Destination).to_value()),
         ("streams", schemars::schema_for!(streams::StreamsFile).to_value()),
+        ("state", schemars::schema_for!(crate::state::State).to_value()),
     ]
 }

@@ -121,3 +121,100 @@ fn int(rest: &mut &[u8]) -> Step<i32> {
 fn cut_off(needed: usize, found: usize) -> Box<Fault> {
     Fault::malformed(format!("an array ends early: {needed} bytes are expected, {found} are left"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::{array, array_of, base, decode};
+    use crate::error::{Kind, Result};
+    use arrow::array::types::Int32Type;
+    use arrow::array::{ArrayRef, AsArray, ListArray};
+
+    fn ints(field: Vec<u8>) -> Result<ArrayRef> {
+        decode(array_of(base(23, "int4", -1)), "list<integer_small>", vec![Some(field)])
+    }
+
+    fn int(value: i32) -> Option<Vec<u8>> {
+        Some(value.to_be_bytes().to_vec())
+    }
+
+    #[test]
+    fn null_empty_and_lists_with_nulls_are_three_things() {
+        let rows = vec![Some(array(&[int(1), None, int(-3)], 1)), None, Some(array(&[], 1)), Some(array(&[None], 0))];
+        let found = decode(array_of(base(23, "int4", -1)), "list<integer_small>", rows).expect("decode");
+        let expected =
+            ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None, Some(-3)]), None, Some(vec![]), Some(vec![None])]);
+        assert_eq!(format!("{:?}", found.as_list::<i32>()), format!("{expected:?}").replace("\"item\"", "\"element\""));
+    }
+
+    #[test]
+    fn lists_of_text_and_of_widened_integers() {
+        let rows = vec![Some(array(&[Some(b"a".to_vec()), Some(vec![])], 1)), Some(array(&[Some("é".into())], 1))];
+        let found = decode(array_of(base(25, "text", -1)), "list<string>", rows).expect("decode");
+        let found: Vec<Vec<_>> = found
+            .as_list::<i32>()
+            .iter()
+            .flatten()
+            .map(|list| list.as_string::<i32>().iter().map(|s| s.map(str::to_owned)).collect())
+            .collect();
+        assert_eq!(found, [vec![Some("a".to_owned()), Some(String::new())], vec![Some("é".to_owned())]]);
+        let found = decode(array_of(base(23, "int4", -1)), "list<integer>", vec![Some(array(&[int(i32::MIN)], 1))]).expect("decode");
+        assert_eq!(found.as_list::<i32>().value(0).as_primitive::<arrow::array::types::Int64Type>().value(0), i64::from(i32::MIN));
+    }
+
+    #[test]
+    fn two_dimensions_are_refused_with_the_way_out() {
+        let mut field = Vec::new();
+        for word in [2_i32, 0, 23, 2, 1, 1, 1] {
+            field.extend(word.to_be_bytes());
+        }
+        for _ in 0..2 {
+            field.extend([0, 0, 0, 4, 0, 0, 0, 9]);
+        }
+        let error = ints(field).expect_err("two dimensions");
+        assert_eq!(error.kind(), Kind::Schema);
+        assert!(
+            error.to_string().contains("column `c` of public.t, row 1 of its chunk: an array of 2 × 1 is not one-dimensional"),
+            "{error}"
+        );
+        assert!(error.advice().is_some_and(|hint| hint.contains("`string`")));
+    }
+
+    #[test]
+    fn malformed_arrays_are_errors() {
+        let good = array(&[int(1), int(2)], 1);
+        for cut in 0..good.len() {
+            assert_eq!(ints(good[..cut].to_vec()).expect_err("cut").kind(), Kind::Source);
+        }
+        let with = |at: usize, word: i32| {
+            let mut field = good.clone();
+            field[at..at + 4].copy_from_slice(&word.to_be_bytes());
+            field
+        };
+        let cases = [
+            with(0, 7),
+            with(0, -1),
+            with(4, 2),
+            with(12, i32::MAX),
+            with(12, -1),
+            with(12, 1),
+            with(20, -2),
+            with(20, i32::MAX),
+            with(20, 3),
+        ];
+        for field in cases {
+            assert_eq!(ints(field.clone()).expect_err("malformed").kind(), Kind::Source, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_found_in_its_row() {
+        let rows = vec![
+            Some(array(&[Some(b"a".to_vec())], 1)),
+            None,
+            Some(array(&[], 1)),
+            Some(array(&[Some(b"b".to_vec()), Some(vec![0xFF])], 1)),
+        ];
+        let error = decode(array_of(base(25, "text", -1)), "list<string>", rows).expect_err("not UTF-8");
+        assert!(error.to_string().contains("row 4"), "{error}");
+    }
+}

@@ -271,3 +271,136 @@ fn shorten(text: &str) -> String {
         _ => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::{Random, numeric, words};
+    use super::*;
+
+    fn printed(field: &[u8]) -> String {
+        let mut out = Vec::new();
+        Numeric::parse(field).and_then(|n| n.print(&mut out)).expect("print");
+        String::from_utf8(out).expect("ascii")
+    }
+
+    fn decimal(field: &[u8], precision: u8, scale: u8) -> Step<i128> {
+        Numeric::parse(field)?.decimal(Shape { precision, scale })
+    }
+
+    #[test]
+    fn wire_forms_taken_from_a_server_print_as_it_prints_them() {
+        // select encode(numeric_send(x), 'hex'), x::text on PostgreSQL 15.
+        for (count, weight, sign, scale, digits, text) in [
+            (0, 0, 0, 0, &[][..], "0"),
+            (0, 0, 0, 2, &[], "0.00"),
+            (1, 1, 0, 0, &[1], "10000"),
+            (1, -1, 0, 4, &[1], "0.0001"),
+            (2, 0, 0x4000, 4, &[123, 4500], "-123.4500"),
+            (1, -3, 0, 12, &[7], "0.000000000007"),
+            (1, -3, 0, 11, &[70], "0.00000000007"),
+            (2, 2, 0, 0, &[1, 2], "100020000"),
+            (3, 1, 0, 5, &[12, 3456, 7890], "123456.78900"),
+            (1, 0, 0, 3, &[5], "5.000"),
+            (0, 0, 0xC000, 0, &[], "NaN"),
+            (0, 0, 0xD000, 0x20, &[], "Infinity"),
+            (0, 0, 0xF000, 0x20, &[], "-Infinity"),
+        ] {
+            assert_eq!(printed(&words(count, weight, sign, scale, digits)), text);
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_what_was_sent() {
+        let mut random = Random(0x5eed);
+        for _ in 0..20_000 {
+            let digits = |random: &mut Random, max| {
+                let zeros = random.below(3) == 0;
+                (0..random.below(max))
+                    .map(|_| if zeros && random.below(4) > 0 { '0' } else { char::from(b'0' + random.below(10) as u8) })
+                    .collect::<String>()
+            };
+            let whole = digits(&mut random, 45);
+            let whole = match whole.trim_start_matches('0') {
+                "" => "0",
+                whole => whole,
+            };
+            let fraction = digits(&mut random, 45);
+            let mut text = if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") };
+            let is_zero = text.chars().all(|c| matches!(c, '0' | '.'));
+            if !is_zero && random.below(2) == 0 {
+                text.insert(0, '-');
+            }
+            let field = numeric(&text);
+            assert_eq!(printed(&field), text);
+
+            let float = Numeric::parse(&field).and_then(|n| n.float()).expect("float");
+            assert_eq!(float.to_bits(), text.parse::<f64>().expect("f64").to_bits(), "{text}");
+
+            // As a decimal it is the printed digits without the point, padded to the scale, if there is room.
+            let scale = random.below(39);
+            let precision = (scale + random.below(39 - scale)).max(1);
+            let kept = fraction.trim_end_matches('0');
+            let expected = (kept.len() <= scale).then(|| format!("{whole}{kept:0<scale$}").trim_start_matches('0').to_owned());
+            let expected = expected.filter(|digits| digits.len() <= precision).map(|digits| digits.parse::<i128>().unwrap_or(0));
+            let expected = expected.map(|value| if text.starts_with('-') { -value } else { value });
+            let found = decimal(&field, precision as u8, scale as u8).ok();
+            assert_eq!(found, expected, "{text} as decimal({precision},{scale})");
+        }
+    }
+
+    #[test]
+    fn decimals_reach_38_digits_on_both_sides() {
+        let nines = "9".repeat(38);
+        let all: i128 = nines.parse().expect("38 nines");
+        for point in [0, 1, 2, 3, 4, 5, 19, 37, 38] {
+            let text = format!("-{}{}{}", &nines[point..], if point == 0 { "" } else { "." }, &nines[..point]);
+            let text = text.replace("-.", "-0.");
+            assert_eq!(decimal(&numeric(&text), 38, point as u8).ok(), Some(-all), "{text}");
+        }
+        let over = format!("1{}", "0".repeat(38));
+        assert!(decimal(&numeric(&over), 38, 0).is_err());
+        assert_eq!(decimal(&numeric(&over[..38]), 38, 0).ok(), Some(10_i128.pow(37)));
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_named() {
+        for (text, precision, scale, value) in
+            [("123.45", 4, 2, "123.45"), ("0.125", 10, 2, "0.125"), ("NaN", 10, 2, "NaN"), ("-Infinity", 38, 0, "-Infinity")]
+        {
+            match decimal(&numeric(text), precision, scale).map_err(|fault| *fault) {
+                Err(Fault::Unfit { value: found, .. }) => assert_eq!(found, value),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn doubles_keep_what_is_not_a_number_and_refuse_what_is_too_large() {
+        let float = |text: &str| Numeric::parse(&numeric(text)).and_then(|n| n.float());
+        assert!(float("NaN").expect("NaN").is_nan());
+        assert_eq!(float("-Infinity").ok(), Some(f64::NEG_INFINITY));
+        assert_eq!(float("0.1").ok(), Some(0.1));
+        assert!(matches!(float(&format!("1{}", "0".repeat(309))).map_err(|f| *f), Err(Fault::Unfit { .. })));
+    }
+
+    #[test]
+    fn malformed_numerics_are_faults() {
+        for field in [
+            vec![],
+            vec![0; 7],
+            words(1, 0, 0, 0, &[]),
+            words(0, 0, 0, 0, &[1]),
+            words(u16::MAX, 0, 0, 0, &[1]),
+            words(0, 0, 0, 0x4000, &[]),
+            [words(0, 0, 0, 0, &[]), vec![0]].concat(),
+        ] {
+            assert!(matches!(Numeric::parse(&field).map(|_| ()).map_err(|f| *f), Err(Fault::Malformed(_))), "{field:?}");
+        }
+        for field in [words(1, 0, 0, 0, &[10_000]), words(0, 0, 0x1234, 0, &[]), words(6, 0, 0, 20, &[1, 1, 1, 1, 1, 0xFFFF])] {
+            let mut out = Vec::new();
+            assert!(matches!(Numeric::parse(&field).and_then(|n| n.print(&mut out)).map_err(|f| *f), Err(Fault::Malformed(_))));
+            assert!(matches!(decimal(&field, 38, 10).map_err(|f| *f), Err(Fault::Malformed(_))));
+            assert!(matches!(Numeric::parse(&field).and_then(|n| n.float()).map_err(|f| *f), Err(Fault::Malformed(_))));
+        }
+    }
+}

@@ -1,6 +1,10 @@
 //! Test support: values and COPY streams in the form that PostgreSQL's send functions give them.
 
 use super::catalog::{ColumnInfo, PgType, TypeKind};
+use super::decode::Decoder;
+use super::types::plan_column;
+use crate::error::Result;
+use arrow::array::ArrayRef;
 
 /// A field of a row; `None` is NULL.
 pub(super) type Field = Option<Vec<u8>>;
@@ -79,8 +83,8 @@ pub(super) fn array(elements: &[Field], lower_bound: i32) -> Vec<u8> {
 pub(super) fn numeric(text: &str) -> Vec<u8> {
     match text {
         "NaN" => return words(0, 0, 0xC000, 0, &[]),
-        "Infinity" => return words(0, 0, 0xD000, 0, &[]),
-        "-Infinity" => return words(0, 0, 0xF000, 0, &[]),
+        "Infinity" => return words(0, 0, 0xD000, 0x20, &[]),
+        "-Infinity" => return words(0, 0, 0xF000, 0x20, &[]),
         _ => {}
     }
     let (sign, unsigned) = text.strip_prefix('-').map_or((0, text), |rest| (0x4000, rest));
@@ -123,4 +127,16 @@ impl Random {
         self.0 ^= self.0 >> 27;
         usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).expect("31 bits") % n
     }
+}
+
+/// One column decoded from a whole stream.
+pub(super) fn decode(ty: PgType, wanted: &str, fields: Vec<Field>) -> Result<ArrayRef> {
+    let plan = plan_column(&column("c", ty), "c", &wanted.parse()?)?;
+    let mut decoder = Decoder::new(&[plan], "public.t");
+    for message in messages(&fields.into_iter().map(|field| vec![field]).collect::<Vec<_>>()) {
+        decoder.push(&message)?;
+    }
+    let batch = decoder.finish_batch()?;
+    decoder.finish()?;
+    Ok(batch.column(0).clone())
 }

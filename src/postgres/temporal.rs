@@ -62,3 +62,65 @@ fn finite<T: Eq>(value: T, negative: T, positive: T, what: &str) -> Step<T> {
 fn too_far(value: impl Display, unit: &str, limit: &str) -> Box<Fault> {
     Fault::unfit(format!("{value} {unit} after 2000-01-01"), format!("beyond {limit}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is expected: a number, or the value that the error names.
+    fn check<T: PartialEq + std::fmt::Debug>(found: Step<T>, expected: Result<T, &str>) {
+        match (found.map_err(|fault| *fault), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(Fault::Unfit { value, .. }), Err(expected)) => assert_eq!(value, expected),
+            (Err(Fault::Malformed(_)), Err("malformed")) => {}
+            (found, expected) => panic!("{found:?} is not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn dates() {
+        let day = |days: i32| date(&days.to_be_bytes());
+        check(day(0), Ok(10_957)); // 2000-01-01
+        check(day(-10_957), Ok(0)); // 1970-01-01
+        check(day(-2_451_545), Ok(-2_440_588)); // 4714-11-24 BC, the first
+        check(day(-730_120), Ok(-719_163)); // 0001-12-31 BC
+        check(day(2_145_031_948), Ok(2_145_042_905)); // 5874897-12-31, the last
+        check(day(i32::MAX), Err("infinity"));
+        check(day(i32::MIN), Err("-infinity"));
+        check(day(i32::MAX - 1), Err("2147483646 days after 2000-01-01"));
+        check(date(&[0; 3]), Err("malformed"));
+    }
+
+    #[test]
+    fn dates_as_timestamps() {
+        let start = |days: i32| midnight(&days.to_be_bytes());
+        check(start(0), Ok(946_684_800_000_000));
+        check(start(-10_958), Ok(-86_400_000_000));
+        check(start(2_145_031_948), Err("2145031948 days after 2000-01-01"));
+        check(start(i32::MAX), Err("infinity"));
+    }
+
+    #[test]
+    fn timestamps() {
+        let at = |micros: i64| timestamp(&micros.to_be_bytes());
+        check(at(0), Ok(946_684_800_000_000));
+        check(at(-946_684_800_000_001), Ok(-1));
+        check(at(-211_813_488_000_000_000), Ok(-210_866_803_200_000_000)); // 4714-11-24 BC, the first
+        check(at(i64::MAX - EPOCH_MICROS), Ok(i64::MAX)); // 294247-01-10 04:00:54.775807
+        check(at(i64::MAX - EPOCH_MICROS + 1), Err("9222425352054775808 microseconds after 2000-01-01"));
+        check(at(9_223_371_331_199_999_999), Err("9223371331199999999 microseconds after 2000-01-01")); // 294276-12-31, the last
+        check(at(i64::MAX), Err("infinity"));
+        check(at(i64::MIN), Err("-infinity"));
+        check(timestamp(&[0; 9]), Err("malformed"));
+    }
+
+    #[test]
+    fn times() {
+        let of_day = |micros: i64| time(&micros.to_be_bytes());
+        check(of_day(0), Ok(0));
+        check(of_day(86_399_999_999), Ok(86_399_999_999));
+        check(of_day(86_400_000_000), Err("24:00:00"));
+        check(of_day(86_400_000_001), Err("malformed"));
+        check(of_day(-1), Err("malformed"));
+    }
+}

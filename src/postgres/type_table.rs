@@ -343,3 +343,248 @@ fn declared_shape(typmod: i32) -> Option<Shape> {
     let (precision, scale) = (u8::try_from(precision).ok()?, u8::try_from(scale).ok()?);
     (1..=DECIMAL_DIGITS_MAX).contains(&precision).then_some(Shape { precision, scale })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::{Field, array_of, base, decode, numeric, numeric_type};
+    use super::*;
+    use arrow::array::{
+        ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array,
+        Int32Array, Int64Array, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    };
+
+    /// The type decodes into `expected`, whose last row has to be NULL; and its exact type is `exact`, if that is given.
+    fn check(ty: PgType, wanted: &str, select: Select, fields: &[&[u8]], expected: impl arrow::array::Array + 'static) {
+        let wanted_type: ColumnType = wanted.parse().expect("type");
+        let route = route(&ty, &wanted_type).unwrap_or_else(|| panic!("{} to {wanted}", ty.name));
+        assert_eq!(route.select, select, "{} to {wanted}", ty.name);
+        let fields: Vec<Field> = fields.iter().map(|field| Some(field.to_vec())).chain([None]).collect();
+        let found = decode(ty.clone(), wanted, fields).unwrap_or_else(|error| panic!("{} to {wanted}: {error}", ty.name));
+        let expected: ArrayRef = Arc::new(expected);
+        // Debug tells negative zero and NaN apart from what equals them, or does not.
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{} to {wanted}", ty.name);
+        assert_eq!(found.data_type(), &wanted_type.arrow());
+        assert_eq!(found.null_count(), 1);
+    }
+
+    fn exactly(ty: PgType, name: &str) {
+        assert_eq!(exact(&ty).to_string(), name, "{}", ty.name);
+        assert!(route(&ty, &exact(&ty)).is_some(), "{} into its exact type", ty.name);
+    }
+
+    fn strings(values: &[&str]) -> StringArray {
+        values.iter().map(|value| Some(*value)).chain([None]).collect()
+    }
+
+    #[test]
+    fn oids_are_those_of_the_server() {
+        for (oid, name) in TABLE.iter().flat_map(|entry| entry.types) {
+            let ty = tokio_postgres::types::Type::from_oid(*oid).expect("a built-in type");
+            assert_eq!(ty.name(), *name);
+        }
+    }
+
+    #[test]
+    fn every_type_that_is_read_can_be_text() {
+        for (oid, name) in TABLE.iter().flat_map(|entry| entry.types) {
+            for wanted in ["string", "unknown", "array", "object"] {
+                assert!(route(&base(*oid, name, -1), &wanted.parse().expect("type")).is_some(), "{name} to {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn booleans() {
+        let ty = || base(16, "bool", -1);
+        exactly(ty(), "boolean");
+        check(ty(), "boolean", Select::Plain, &[&[1], &[0]], BooleanArray::from(vec![Some(true), Some(false), None]));
+        check(ty(), "string", Select::Output, &[b"t"], strings(&["t"]));
+        assert!(decode(ty(), "boolean", vec![Some(vec![2])]).is_err());
+    }
+
+    #[test]
+    fn integers() {
+        let int2 = || base(21, "int2", -1);
+        let ends: [&[u8]; 3] = [&i16::MIN.to_be_bytes(), &i16::MAX.to_be_bytes(), &[0, 0]];
+        exactly(int2(), "int16");
+        check(int2(), "int16", Select::Plain, &ends, Int16Array::from(vec![Some(i16::MIN), Some(i16::MAX), Some(0), None]));
+        check(int2(), "integer_small", Select::Plain, &ends, Int32Array::from(vec![Some(-32_768), Some(32_767), Some(0), None]));
+        check(int2(), "integer", Select::Plain, &ends, Int64Array::from(vec![Some(-32_768), Some(32_767), Some(0), None]));
+        check(int2(), "number_small", Select::Plain, &ends, Float32Array::from(vec![Some(-32_768.0), Some(32_767.0), Some(0.0), None]));
+        check(int2(), "number", Select::Plain, &ends, Float64Array::from(vec![Some(-32_768.0), Some(32_767.0), Some(0.0), None]));
+
+        let int4 = || base(23, "int4", -1);
+        let ends: [&[u8]; 2] = [&i32::MIN.to_be_bytes(), &i32::MAX.to_be_bytes()];
+        exactly(int4(), "integer_small");
+        check(int4(), "integer_small", Select::Plain, &ends, Int32Array::from(vec![Some(i32::MIN), Some(i32::MAX), None]));
+        check(int4(), "integer", Select::Plain, &ends, Int64Array::from(vec![Some(i32::MIN.into()), Some(i32::MAX.into()), None]));
+        check(int4(), "number", Select::Plain, &ends, Float64Array::from(vec![Some(-2_147_483_648.0), Some(2_147_483_647.0), None]));
+
+        let int8 = || base(20, "int8", -1);
+        let ends: [&[u8]; 2] = [&i64::MIN.to_be_bytes(), &i64::MAX.to_be_bytes()];
+        exactly(int8(), "integer");
+        check(int8(), "integer", Select::Plain, &ends, Int64Array::from(vec![Some(i64::MIN), Some(i64::MAX), None]));
+        let scaled = [i128::from(i64::MIN) * 10_i128.pow(19), i128::from(i64::MAX) * 10_i128.pow(19)];
+        let scaled = Decimal128Array::from(vec![Some(scaled[0]), Some(scaled[1]), None]);
+        check(int8(), "decimal(38,19)", Select::Plain, &ends, scaled.with_precision_and_scale(38, 19).expect("decimal"));
+
+        let oid = || base(26, "oid", -1);
+        exactly(oid(), "integer");
+        check(oid(), "integer", Select::Plain, &[&[0xFF; 4]], Int64Array::from(vec![Some(4_294_967_295), None]));
+    }
+
+    #[test]
+    fn floats_keep_their_bits() {
+        let float4 = || base(700, "float4", -1);
+        let values = [-0.0_f32, f32::NAN, f32::NEG_INFINITY, f32::MIN_POSITIVE / 2.0, 0.1];
+        let fields = values.map(f32::to_be_bytes);
+        let fields: Vec<&[u8]> = fields.iter().map(<[u8; 4]>::as_slice).collect();
+        exactly(float4(), "number_small");
+        check(float4(), "number_small", Select::Plain, &fields, values.iter().copied().map(Some).chain([None]).collect::<Float32Array>());
+        let wide = values.iter().map(|value| Some(f64::from(*value))).chain([None]).collect::<Float64Array>();
+        check(float4(), "number", Select::Plain, &fields, wide);
+
+        let float8 = || base(701, "float8", -1);
+        let values = [-0.0_f64, f64::NAN, f64::INFINITY, 5e-324, f64::MAX];
+        let fields = values.map(f64::to_be_bytes);
+        let fields: Vec<&[u8]> = fields.iter().map(<[u8; 8]>::as_slice).collect();
+        exactly(float8(), "number");
+        check(float8(), "number", Select::Plain, &fields, values.iter().copied().map(Some).chain([None]).collect::<Float64Array>());
+    }
+
+    #[test]
+    fn numerics() {
+        let decimals = |values: &[i128], precision, scale| {
+            let array: Decimal128Array = values.iter().copied().map(Some).chain([None]).collect();
+            array.with_precision_and_scale(precision, scale).expect("decimal")
+        };
+        let fields = [numeric("12.30"), numeric("-0.01"), numeric("0.00"), numeric("9999999999.99")];
+        let fields: Vec<&[u8]> = fields.iter().map(Vec::as_slice).collect();
+        let values = [1230, -1, 0, 999_999_999_999];
+        check(numeric_type(12, 2), "decimal(12,2)", Select::Plain, &fields, decimals(&values, 12, 2));
+        check(numeric_type(12, 2), "decimal(14,4)", Select::Plain, &fields, decimals(&values.map(|value| value * 100), 14, 4));
+        check(base(1700, "numeric", -1), "decimal(38,9)", Select::Plain, &fields, decimals(&values.map(|value| value * 10_000_000), 38, 9));
+        let floats = Float64Array::from(vec![Some(12.3), Some(-0.01), Some(0.0), Some(9_999_999_999.99), None]);
+        check(numeric_type(12, 2), "number", Select::Plain, &fields, floats);
+        check(numeric_type(12, 2), "string", Select::Plain, &fields, strings(&["12.30", "-0.01", "0.00", "9999999999.99"]));
+        check(base(1700, "numeric", -1), "string", Select::Plain, &[&numeric("NaN")], strings(&["NaN"]));
+    }
+
+    #[test]
+    fn declared_numerics_have_the_smallest_decimal_that_holds_them() {
+        for (precision, scale, name) in [
+            (12, 2, "decimal(12,2)"),
+            (38, 38, "decimal(38,38)"),
+            (39, 0, "string"),
+            (50, 20, "string"),
+            (1000, 1000, "string"),
+            (3, 5, "decimal(5,5)"),
+            (5, -2, "decimal(7,0)"),
+            (30, -8, "decimal(38,0)"),
+            (30, -9, "string"),
+            (1, -1000, "string"),
+            (3, 40, "string"),
+        ] {
+            exactly(numeric_type(precision, scale), name);
+        }
+        exactly(base(1700, "numeric", -1), "string");
+    }
+
+    #[test]
+    fn text_of_all_kinds() {
+        for (oid, name) in [(25, "text"), (1043, "varchar"), (1042, "bpchar"), (19, "name"), (142, "xml")] {
+            exactly(base(oid, name, -1), "string");
+            check(base(oid, name, -1), "string", Select::Plain, &["ü  ".as_bytes(), b"", "日本".as_bytes()], strings(&["ü  ", "", "日本"]));
+        }
+        check(base(25, "text", -1), "binary", Select::Plain, &[&[0xFF]], BinaryArray::from(vec![Some(&[0xFF_u8][..]), None]));
+        exactly(base(18, "char", -1), "string");
+        check(base(18, "char", -1), "string", Select::Text, &[b"x"], strings(&["x"]));
+        let mood = PgType { kind: TypeKind::Enum, namespace: "public".into(), ..base(90_000, "mood", -1) };
+        exactly(mood.clone(), "string");
+        check(mood, "string", Select::Plain, &[b"sad"], strings(&["sad"]));
+        let citext = PgType { namespace: "public".into(), ..base(90_001, "citext", -1) };
+        exactly(citext.clone(), "string");
+        check(citext, "string", Select::Plain, &[b"Ab"], strings(&["Ab"]));
+    }
+
+    #[test]
+    fn bytes_json_and_uuid() {
+        let bytea = || base(17, "bytea", -1);
+        exactly(bytea(), "binary");
+        check(bytea(), "binary", Select::Plain, &[&[0, 0xFF], b""], BinaryArray::from(vec![Some(&[0_u8, 0xFF][..]), Some(&[]), None]));
+        check(bytea(), "string", Select::Text, &[b"\\x00ff"], strings(&["\\x00ff"]));
+
+        exactly(base(114, "json", -1), "json");
+        check(base(114, "json", -1), "json", Select::Plain, &[b"{ \"a\":1 }"], strings(&["{ \"a\":1 }"]));
+        exactly(base(3802, "jsonb", -1), "json");
+        check(base(3802, "jsonb", -1), "json", Select::Plain, &[b"\x01{}"], strings(&["{}"]));
+        check(base(3802, "jsonb", -1), "string", Select::Plain, &[b"\x01{}"], strings(&["{}"]));
+        for malformed in [&b"\x02{}"[..], b""] {
+            assert!(decode(base(3802, "jsonb", -1), "json", vec![Some(malformed.to_vec())]).is_err());
+        }
+
+        exactly(base(2950, "uuid", -1), "uuid");
+        let value: [u8; 16] = std::array::from_fn(|i| i as u8);
+        let expected = FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some(value), None].into_iter(), 16).expect("uuid");
+        let found = decode(base(2950, "uuid", -1), "uuid", vec![Some(value.to_vec()), None]).expect("decode");
+        assert_eq!(found.as_ref(), &expected as &dyn arrow::array::Array);
+        assert!(decode(base(2950, "uuid", -1), "uuid", vec![Some(vec![0; 15])]).is_err());
+    }
+
+    #[test]
+    fn dates_and_times() {
+        let zero: &[u8] = &0_i64.to_be_bytes();
+        exactly(base(1082, "date", -1), "date");
+        check(base(1082, "date", -1), "date", Select::Plain, &[&[0; 4]], Date32Array::from(vec![Some(10_957), None]));
+        exactly(base(1083, "time", -1), "time");
+        check(base(1083, "time", -1), "time", Select::Plain, &[zero], Time64MicrosecondArray::from(vec![Some(0), None]));
+        let epoch = || TimestampMicrosecondArray::from(vec![Some(946_684_800_000_000), None]);
+        exactly(base(1114, "timestamp", -1), "local_timestamp");
+        check(base(1114, "timestamp", -1), "local_timestamp", Select::Plain, &[zero], epoch());
+        exactly(base(1184, "timestamptz", -1), "timestamptz");
+        check(base(1184, "timestamptz", -1), "timestamptz", Select::Plain, &[zero], epoch().with_timezone("UTC"));
+        for olake in ["timestamp", "timestamp_milli", "timestamp_micro", "timestamp_nano"] {
+            check(base(1082, "date", -1), olake, Select::Plain, &[&[0; 4]], epoch().with_timezone("UTC"));
+            check(base(1114, "timestamp", -1), olake, Select::Plain, &[zero], epoch().with_timezone("UTC"));
+            check(base(1184, "timestamptz", -1), olake, Select::Plain, &[zero], epoch().with_timezone("UTC"));
+        }
+    }
+
+    #[test]
+    fn types_without_a_block_travel_as_text() {
+        for (oid, name, select) in [
+            (1186, "interval", Select::Text),
+            (1266, "timetz", Select::Text),
+            (790, "money", Select::Text),
+            (600, "point", Select::Text),
+            (869, "inet", Select::Output),
+            (650, "cidr", Select::Text),
+        ] {
+            exactly(base(oid, name, -1), "string");
+            check(base(oid, name, -1), "string", select, &[b"x"], strings(&["x"]));
+        }
+        for (kind, select) in [(TypeKind::Base, Select::Output), (TypeKind::Composite, Select::Text), (TypeKind::Range, Select::Text)] {
+            let ty = PgType { kind, namespace: "public".into(), ..base(90_002, "own", -1) };
+            exactly(ty.clone(), "string");
+            check(ty, "unknown", select, &[b"x"], strings(&["x"]));
+        }
+    }
+
+    #[test]
+    fn arrays_are_lists_of_what_their_elements_are() {
+        exactly(array_of(base(23, "int4", -1)), "list<integer_small>");
+        exactly(array_of(base(3802, "jsonb", -1)), "list<json>");
+        exactly(array_of(base(1700, "numeric", -1)), "list<string>");
+        exactly(PgType { typmod: numeric_type(10, 2).typmod, ..array_of(base(1700, "numeric", -1)) }, "list<decimal(10,2)>");
+        exactly(array_of(PgType { kind: TypeKind::Enum, ..base(90_000, "mood", -1) }), "list<string>");
+        exactly(array_of(base(18, "char", -1)), "list<string>");
+        exactly(array_of(base(869, "inet", -1)), "string");
+        exactly(array_of(array_of(base(23, "int4", -1))), "string");
+        let select = |element: PgType, wanted: &str| route(&array_of(element), &wanted.parse().expect("type")).map(|route| route.select);
+        assert_eq!(select(base(23, "int4", -1), "list<integer>"), Some(Select::Plain));
+        assert_eq!(select(base(23, "int4", -1), "list<string>"), Some(Select::TextArray));
+        assert_eq!(select(base(603, "box", -1), "list<string>"), None);
+        assert_eq!(select(base(23, "int4", -1), "array"), Some(Select::Text));
+        assert_eq!(select(base(20, "int8", -1), "list<int16>"), None);
+    }
+}

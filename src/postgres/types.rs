@@ -94,3 +94,58 @@ fn impossible(column: &ColumnInfo, wanted: &ColumnType) -> Error {
     Error::schema(format!("column `{}` of type {} cannot become `{wanted}` without loss", column.name, column.declared))
         .hint(format!("set the column's type in streams.json to one of {}", possible.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::{array_of, base, column, numeric_type};
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn what_would_lose_something_is_refused_with_the_ways_out() {
+        for (ty, wanted, advice) in [
+            (base(20, "int8", -1), "int16", "`integer`, `string`"),
+            (base(20, "int8", -1), "number", "decimal(p,s)"),
+            (base(20, "int8", -1), "decimal(18,0)", "decimal(p,s)"),
+            (base(23, "int4", -1), "number_small", "`integer`"),
+            (base(26, "oid", -1), "integer_small", "`integer`"),
+            (base(701, "float8", -1), "number_small", "`number`"),
+            (numeric_type(10, 4), "decimal(5,2)", "`decimal(10,4)`"),
+            (numeric_type(10, 4), "decimal(10,5)", "`number`"),
+            (numeric_type(10, 4), "decimal(12,3)", "`decimal(10,4)`"),
+            (numeric_type(10, 0), "integer_small", "`decimal(10,0)`"),
+            (base(1114, "timestamp", -1), "timestamptz", "`local_timestamp`, `string`, `timestamp`"),
+            (base(1184, "timestamptz", -1), "local_timestamp", "`timestamptz`"),
+            (base(1184, "timestamptz", -1), "date", "`timestamptz`"),
+            (base(25, "text", -1), "json", "`string`, `binary`"),
+            (base(17, "bytea", -1), "uuid", "`binary`"),
+            (base(1186, "interval", -1), "time", "`string`"),
+            (array_of(base(23, "int4", -1)), "list<int16>", "`list<integer_small>`, `string`"),
+            (array_of(base(23, "int4", -1)), "integer", "`list<integer_small>`"),
+        ] {
+            let name = ty.name.clone();
+            let error = plan_column(&column("amount", ty), "amount", &wanted.parse().expect("type")).expect_err(wanted);
+            assert_eq!(error.kind(), Kind::Schema);
+            for part in ["`amount`", &name, wanted] {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+            assert!(error.advice().is_some_and(|hint| hint.contains(advice)), "{name} to {wanted}: {:?}", error.advice());
+        }
+    }
+
+    #[test]
+    fn a_plan_has_the_destination_name_and_stays_nullable() {
+        let plan = plan_column(&column("Id", base(2950, "uuid", -1)), "id", &ColumnType::Uuid).expect("plan");
+        assert_eq!(plan.field, ColumnType::Uuid.field("id"));
+        assert!(plan.field.is_nullable());
+        assert_eq!((plan.name.as_str(), plan.source.as_str()), ("id", "Id"));
+    }
+
+    #[test]
+    fn expressions_name_what_they_use_by_schema() {
+        assert_eq!(Select::Plain.expression("\"a\""), "\"a\"");
+        assert_eq!(Select::Text.expression("\"a\""), "\"a\"::pg_catalog.text");
+        assert_eq!(Select::Output.expression("\"a\""), "CASE WHEN \"a\" IS NOT NULL THEN pg_catalog.format('%s', \"a\") END");
+        assert_eq!(Select::TextArray.expression("\"a\""), "\"a\"::pg_catalog.text::pg_catalog.text[]");
+    }
+}

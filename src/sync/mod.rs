@@ -80,7 +80,17 @@ pub async fn plan_streams(
     let session = connect::session(options).await?;
     let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
     let tables = catalog::load_tables(&session.client, &names, collapse).await?;
-    chosen.into_iter().zip(tables).map(|(chosen, table)| Ok((plan::plan(chosen, &table, now)?, table))).collect()
+    let mut plans = Vec::with_capacity(tables.len());
+    for (chosen, table) in chosen.into_iter().zip(tables) {
+        let plan = plan::plan(chosen, &table, now)?;
+        if plan.filter.is_some() {
+            // A literal that the column's type does not take is found now, not after an hour of other tables.
+            let probe = plan.probe(&table);
+            session.client.batch_execute(&probe).await.map_err(|e| session.error(&e).doing(format!("try the filter of {}", plan.id)))?;
+        }
+        plans.push((plan, table));
+    }
+    Ok(plans)
 }
 
 impl<D: Destination> Run<D> {

@@ -37,6 +37,14 @@ pub struct StreamPlan {
     pub notes: Vec<String>,
 }
 
+impl StreamPlan {
+    /// A query of the stream's form that reads no row.
+    pub fn probe(&self, table: &TableInfo) -> String {
+        let filter = self.filter.as_deref().unwrap_or("true");
+        format!("SELECT {} FROM {} WHERE {filter} LIMIT 0", self.select.join(", "), quote::qualified(&table.namespace, &table.name))
+    }
+}
+
 /// Plans a stream. `now` is the time of ingestion, one for the whole run.
 pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<StreamPlan> {
     let id = format!("{}.{}", table.namespace, table.name);
