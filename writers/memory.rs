@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Tables in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    tables: Arc<Mutex<HashMap<(String, String), Arc<Mutex<Stored>>>>>,
+    tables: Arc<Mutex<Tables>>,
 }
+
+/// By database and name.
+type Tables = HashMap<(String, String), Arc<Mutex<Stored>>>;
 
 /// One open table.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use super::stage::{ParquetPart, StagedFile};
 use crate::storage::{COPY_BYTES_MAX, Entry, Lock, Storage, parse, parse_all};
 use crate::{Commit, Error, Kind, Result, Token};
 use arrow::datatypes::Schema;
+use object_store::path::Path;
 use std::collections::{HashMap, HashSet};
 
 /// Completed records that are kept: on a store without locks a run that completes a commit late may
@@ -271,12 +272,14 @@ impl Ledger {
         } else {
             let intent = self.folders.intent(record.seq, &record.id)?;
             self.storage.put(&intent, record.id.clone().into()).await?;
-            let decided = match self.alone(record).await {
-                Ok(true) => self.storage.put(&path, record.to_bytes()?).await.map(|()| true),
-                other => other,
+            let (free, mut intents) = match self.alone(record).await {
+                Ok(Some(stale)) => (self.storage.put(&path, record.to_bytes()?).await.map(|()| true), stale),
+                Ok(None) => (Ok(false), Vec::new()),
+                Err(error) => (Err(error), Vec::new()),
             };
-            self.storage.delete(vec![intent]).await?;
-            if decided? {
+            intents.push(intent);
+            self.storage.delete(intents).await?;
+            if free? {
                 return Ok(None);
             }
         }
@@ -288,9 +291,10 @@ impl Ledger {
     }
 
     /// For stores that do not honour create-if-absent: with our intent written, is there neither
-    /// the record (then `false`) nor somebody else's intent (then a conflict)? Of two writers the one whose
-    /// intent is written second sees the other's, so at most one goes on to write the record.
-    async fn alone(&self, record: &Record) -> Result<bool> {
+    /// the record (else `None`) nor somebody else's intent (else a conflict)? Of two writers the one
+    /// whose intent is written second sees the other's, so at most one goes on to write the record.
+    /// Gives the intents of dead runs, which the record makes superfluous.
+    async fn alone(&self, record: &Record) -> Result<Option<Vec<Path>>> {
         let commits = self.folders.commits()?;
         let listed = self.storage.list(&commits).await?;
         let own = self.folders.intent(record.seq, &record.id)?;
@@ -301,18 +305,23 @@ impl Ledger {
             )
             .hint("use a store with conditional writes or consistent listings"));
         };
+        let mut stale = Vec::new();
         for entry in &listed {
             match relative(&entry.path, &commits).map(commit_file) {
-                Some(CommitFile::Record(seq)) if seq == record.seq => return Ok(false),
-                Some(CommitFile::Intent(seq))
-                    if seq == record.seq && entry.path != own.as_ref() && now - entry.modified_ms < INTENT_STALE_MS =>
-                {
-                    return Err(self.beaten(record.seq));
+                Some(CommitFile::Record(seq)) if seq == record.seq => return Ok(None),
+                Some(CommitFile::Intent(seq)) if seq == record.seq && entry.path != own.as_ref() => {
+                    if now - entry.modified_ms < INTENT_STALE_MS {
+                        return Err(self.beaten(record.seq).hint(format!(
+                            "let one run at a time write this table, then run again; if that run died, {} is ignored 15 minutes after it was written",
+                            self.storage.show(&entry.path)
+                        )));
+                    }
+                    stale.push(parse(&entry.path)?);
                 }
                 _ => {}
             }
         }
-        Ok(true)
+        Ok(Some(stale))
     }
 
     /// Carries out a decided commit. `sight` was taken after the last change of the folders.

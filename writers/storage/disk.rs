@@ -235,17 +235,20 @@ pub(super) fn exchange(new: &Path, table: &Path, aside: &Path, fuse: &Fuse) -> R
     } else {
         match renameat_with(CWD, new, CWD, table, RenameFlags::EXCHANGE) {
             Ok(()) => {}
-            Err(e) if unsupported(e) => {
-                fs::rename(table, aside).map_err(|e| trouble(e, "move away", table))?;
-                fuse.burn()?;
-                rename_free(new, table)?;
-            }
+            Err(e) if unsupported(e) => rename_around(new, table, aside, fuse)?,
             Err(e) => return Err(trouble(e.into(), "replace", table)),
         }
     }
     fuse.burn()?;
     sync_folder(parent(new)?)?;
     sync_folder(parent(table)?)
+}
+
+/// For file systems that cannot exchange: readers find nothing between the two renames.
+fn rename_around(new: &Path, table: &Path, aside: &Path, fuse: &Fuse) -> Result<()> {
+    fs::rename(table, aside).map_err(|e| trouble(e, "move away", table))?;
+    fuse.burn()?;
+    rename_free(new, table)
 }
 
 fn unsupported(error: rustix::io::Errno) -> bool {
@@ -269,6 +272,9 @@ fn make_folder(folder: &Path) -> Result<Vec<PathBuf>> {
         match fs::create_dir(folder) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                return Err(trouble(ErrorKind::NotADirectory.into(), "create folder", folder));
+            }
             Err(e) => return Err(trouble(e, "create folder", folder)),
         }
         sync_folder(parent(folder)?)?;
@@ -351,4 +357,35 @@ pub(super) fn trouble(error: io::Error, verb: &str, path: &Path) -> Error {
     };
     let built = Error::new(Kind::Storage, message).because(error).doing(format!("{verb} {}", path.display()));
     if hint.is_empty() { built } else { built.hint(hint) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_replacing_a_folder_do_it() {
+        let with = |replace: fn(&Path, &Path, &Path, &Fuse) -> Result<()>| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let [new, table, aside] = ["p/new", "table", "p/aside"].map(|name| folder.path().join(name));
+            super::replace(&new.join("x"), b"new").expect("write");
+            super::replace(&table.join("x"), b"old").expect("write");
+            replace(&new, &table, &aside, &Fuse::default()).expect("replace");
+            assert_eq!(read(&table.join("x")).expect("read").expect("there"), "new");
+            let old = [&new, &aside].into_iter().filter_map(|f| read(&f.join("x")).expect("read")).collect::<Vec<_>>();
+            assert_eq!(old, ["old"]);
+        };
+        with(exchange);
+        with(rename_around);
+    }
+
+    #[test]
+    fn a_new_folder_takes_a_free_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [new, table, aside] = ["new", "d/table", "aside"].map(|name| folder.path().join(name));
+        replace(&new.join("x"), b"new").expect("write");
+        exchange(&new, &table, &aside, &Fuse::default()).expect("replace");
+        assert_eq!(read(&table.join("x")).expect("read").expect("there"), "new");
+        assert!(!new.exists() && !aside.exists());
+    }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use futures::TryFutureExt;
 use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::{
@@ -69,13 +70,19 @@ pub(crate) enum Fault {
 /// A store in memory with one fault.
 #[derive(Debug)]
 pub(crate) struct Faulty {
-    pub(crate) inner: InMemory,
-    pub(crate) fault: Fault,
+    inner: InMemory,
+    fault: Fault,
+    /// Whether everything but the latest intent looks a quarter of an hour older than it is.
+    aged: bool,
 }
 
 impl Faulty {
     pub(crate) fn store(fault: Fault) -> Storage {
-        Storage::of(Arc::new(Self { inner: InMemory::new(), fault }))
+        Storage::of(Arc::new(Self { inner: InMemory::new(), fault, aged: false }))
+    }
+
+    pub(crate) fn aged_store(fault: Fault) -> Storage {
+        Storage::of(Arc::new(Self { inner: InMemory::new(), fault, aged: true }))
     }
 }
 
@@ -119,7 +126,20 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        if !self.aged {
+            return self.inner.list(prefix);
+        }
+        let listed = self.inner.list(prefix).try_collect::<Vec<_>>();
+        let aged = async {
+            let mut objects = listed.await?;
+            let intent = |o: &ObjectMeta| o.location.as_ref().ends_with(".intent");
+            let latest = objects.iter().filter(|o| intent(o)).map(|o| o.last_modified).max();
+            for object in objects.iter_mut().filter(|o| intent(o) && Some(o.last_modified) != latest) {
+                object.last_modified -= chrono::TimeDelta::minutes(16);
+            }
+            Ok(futures::stream::iter(objects.into_iter().map(Ok)))
+        };
+        aged.try_flatten_stream().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
@@ -162,8 +182,6 @@ async fn keeps_files(storage: &Storage) {
     storage.remove_folder(&path("a b")).await.unwrap();
     storage.remove_folder(&path("a b")).await.unwrap();
     storage.check().await.unwrap();
-    assert_eq!(names(storage).await, Vec::<String>::new());
-    assert!(storage.conditional_puts_are_safe().await.unwrap());
     assert_eq!(names(storage).await, Vec::<String>::new());
 }
 

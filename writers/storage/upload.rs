@@ -59,11 +59,6 @@ impl Upload {
         Self { sink, gathered: Vec::new(), gathered_bytes: 0, bytes: 0, shown, fuse }
     }
 
-    /// Bytes given so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Appends `data`. Waits while too much of what came before is still under way.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         if data.is_empty() {
