@@ -14,13 +14,23 @@ pub struct Screen {
     pub bars: MultiProgress,
     /// Whether somebody watches: stderr is a terminal and the format is text.
     pub interactive: bool,
+    /// How log lines are written.
+    pub format: LogFormat,
+}
+
+impl Screen {
+    /// Says something to people, without time and level.
+    pub fn say(&self, text: &str) {
+        // Nobody is left to tell that stderr is gone.
+        let _ = Line { screen: self }.write_all(text.as_bytes());
+    }
 }
 
 /// Starts logging.
 pub fn start(flags: &Flags) -> Result<Screen> {
     let interactive = stderr().is_terminal() && flags.log_format == LogFormat::Text;
     let target = if interactive { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let screen = Screen { bars: MultiProgress::with_draw_target(target), interactive };
+    let screen = Screen { bars: MultiProgress::with_draw_target(target), interactive, format: flags.log_format };
     let level = match flags.log_level.as_str() {
         "error" | "warn" | "info" | "debug" | "trace" => format!("warn,lakeward={0},writers={0}", flags.log_level),
         filter => filter.to_owned(),

@@ -1,5 +1,6 @@
 //! Progress and summary of a sync: bars on a terminal, lines elsewhere, `stats.json` beside the config.
 
+use super::LogFormat;
 use super::log::Screen;
 use super::size::{bytes, count};
 use crate::error::Result;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use writers::Stats;
 
 /// Bars shown at once; the rest is counted in the last line.
 const BARS: usize = 12;
@@ -124,39 +126,40 @@ impl Report {
         write_atomically(&self.stats, format!("{value:#}\n").as_bytes())
     }
 
-    /// Ends the bars and prints the summary: per stream rows, files, bytes, seconds.
+    /// Ends the bars and tells what landed: per stream rows, files, bytes, seconds.
     pub fn finish(&mut self) -> Result<()> {
         for (_, bar) in self.bars.drain(..) {
             bar.finish_and_clear();
         }
         self.total.finish_and_clear();
+        match self.screen.format {
+            LogFormat::Text => self.screen.say(&self.summary()),
+            LogFormat::Json => tracing::info!(streams = %json!(self.meters.iter().map(|m| stream_stats(m)).collect::<Vec<_>>()), "summary"),
+        }
+        self.write_stats()
+    }
+
+    fn summary(&self) -> String {
         let width = self.meters.iter().map(|m| m.id.chars().count()).max().unwrap_or(6).clamp(6, 60);
-        let mut total = writers::Stats::default();
-        tracing::info!("{:width$} {:>14} {:>7} {:>10} {:>9}", "stream", "rows", "files", "bytes", "seconds");
-        for meter in &self.meters {
-            let stats = meter.stats();
-            total += stats;
-            match meter.phase() {
-                Phase::Done => tracing::info!(
-                    "{:width$} {:>14} {:>7} {:>10} {:>9.2}",
-                    meter.id,
-                    count(stats.rows),
-                    stats.files,
-                    bytes(stats.bytes),
-                    meter.elapsed().as_secs_f64()
-                ),
-                Phase::Failed => tracing::info!("{:width$} failed", meter.id),
-                _ => tracing::info!(
-                    "{:width$} not finished: {} of {} chunks staged",
-                    meter.id,
-                    meter.chunks_done.load(Relaxed),
-                    meter.chunks_planned.load(Relaxed)
-                ),
+        let mut total = Stats::default();
+        let mut text = format!("\n{:width$} {:>14} {:>7} {:>10} {:>9}\n", "stream", "rows", "files", "bytes", "seconds");
+        let mut row = |name: &str, stats: Stats, elapsed: Duration| {
+            let (rows, size, seconds) = (count(stats.rows), bytes(stats.bytes), elapsed.as_secs_f64());
+            text.push_str(&format!("{name:width$} {rows:>14} {:>7} {size:>10} {seconds:>9.2}\n", stats.files));
+        };
+        for meter in self.meters.iter().filter(|m| m.phase() == Phase::Done) {
+            total += meter.stats();
+            row(&meter.id, meter.stats(), meter.elapsed());
+        }
+        row("total", total, self.started.elapsed());
+        for meter in self.meters.iter().filter(|m| m.phase() != Phase::Done) {
+            let (done, planned) = (meter.chunks_done.load(Relaxed), meter.chunks_planned.load(Relaxed));
+            match meter.failure() {
+                Some((_, reason, _)) => text.push_str(&format!("{} failed: {reason}\n", meter.id)),
+                None => text.push_str(&format!("{} is not finished: {done} of {planned} chunks staged\n", meter.id)),
             }
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        tracing::info!("{:width$} {:>14} {:>7} {:>10} {:>9.2}", "total", count(total.rows), total.files, bytes(total.bytes), seconds);
-        self.write_stats()
+        text
     }
 }
 
