@@ -188,7 +188,7 @@ demo() {
     DEMO=$(realpath -m "$DEMO")
     if [ -n "$clean" ]; then
         # Only what the demo made: the folder may hold more.
-        rm -rf "$DEMO"/{postgres,lake,logs} "$DEMO"/{source,destination,streams,state,stats}.json "$DEMO"/{postgres,load}.log
+        rm -rf "$DEMO"/{postgres,lake,logs} "$DEMO"/{source,destination,streams,state,stats}.json "$DEMO"/state.json.lock "$DEMO"/{postgres,load}.log
         rmdir "$DEMO" 2>/dev/null && rmdir "$(dirname "$DEMO")" 2>/dev/null || true
         say "Removed what the demo left in $DEMO"
         return

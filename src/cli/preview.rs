@@ -75,7 +75,7 @@ fn offset_zones(ty: &DataType) -> DataType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ListArray, TimestampMicrosecondArray};
+    use arrow::array::{Array as _, ListArray, TimestampMicrosecondArray};
     use arrow::datatypes::TimestampMicrosecondType;
     use std::sync::Arc;
 

@@ -113,6 +113,7 @@ impl Destination for Parquet {
             options: self.options.clone(),
             pool: self.resources.pool.clone(),
             label: label.clone(),
+            now: self.resources.now,
         };
         let ledger = Box::pin(Ledger::open(self.storage.clone(), folders)).await.map_err(opening)?;
         Ok(ParquetTable { ledger, stager: Arc::new(stager), schema: spec.schema.clone(), label })

@@ -40,6 +40,8 @@ pub(crate) struct Stager {
     pub(crate) pool: Arc<rayon::ThreadPool>,
     /// The table's name in errors: "shop.orders".
     pub(crate) label: String,
+    /// When the run began, for `now()` in partition expressions: one instant for all parts.
+    pub(crate) now: DateTime<Utc>,
 }
 
 /// Staged files with rows of one part.
@@ -107,7 +109,6 @@ pub(crate) async fn empty_file(stager: Arc<Stager>, name: PartName) -> Result<Pa
 struct OpenPart {
     stager: Arc<Stager>,
     name: PartName,
-    now: DateTime<Utc>,
     /// The least recently written file first.
     open: Vec<OpenFile>,
     done: Vec<StagedFile>,
@@ -130,7 +131,7 @@ struct OpenFile {
 
 impl OpenPart {
     fn new(stager: Arc<Stager>, name: PartName) -> Self {
-        Self { stager, name, now: Utc::now(), open: Vec::new(), done: Vec::new(), begun: 0 }
+        Self { stager, name, open: Vec::new(), done: Vec::new(), begun: 0 }
     }
 
     fn explain(&self, e: Error) -> Error {
@@ -139,7 +140,7 @@ impl OpenPart {
 
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         check_schema(&self.stager.schema, batch.schema_ref())?;
-        for (folder, rows) in self.stager.route(&batch, self.now).await? {
+        for (folder, rows) in self.stager.route(&batch).await? {
             let mut file = self.file_for(folder).await?;
             let full = self.stager.feed(&mut file, batch.clone(), rows).await?;
             if full {
@@ -222,7 +223,7 @@ impl OpenPart {
 // These borrow the stager and not the part: encoders are not `Sync`, and the future must be `Send`.
 impl Stager {
     /// The rows of `batch` by folder.
-    async fn route(self: &Arc<Self>, batch: &RecordBatch, now: DateTime<Utc>) -> Result<Vec<(String, Rows)>> {
+    async fn route(self: &Arc<Self>, batch: &RecordBatch) -> Result<Vec<(String, Rows)>> {
         if batch.num_rows() == 0 {
             return Ok(Vec::new());
         }
@@ -231,7 +232,7 @@ impl Stager {
         }
         let (stager, batch) = (self.clone(), batch.clone());
         on_pool(&self.pool, move || match &stager.partition {
-            Some(expression) => expression.paths(&batch, now),
+            Some(expression) => expression.paths(&batch, stager.now),
             None => Ok(vec![(String::new(), Rows::All)]),
         })
         .await
