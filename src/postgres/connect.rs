@@ -19,6 +19,7 @@ use tokio_postgres::AsyncMessage;
 
 pub use super::sqlstate::sql_error;
 use super::sqlstate::{checked, lost};
+pub use super::startup::settings;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]

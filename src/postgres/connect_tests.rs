@@ -73,7 +73,7 @@ async fn channel_binding_is_used_where_it_can_be() {
     let server = Server::shared();
     let stream = transport::open(&server.tcp(), Encryption::Required, &with(&server, "", SslMode::Require).tls, None).await.unwrap();
     assert!(stream.certificate().and_then(tls::channel_binding).is_some());
-    // A man in the middle would present another certificate: the server must notice that the hash is wrong.
+    // The server compares the hash with its own certificate's, and refuses a login that has another.
     assert_eq!(both(&with(&server, "scram_user", SslMode::Require)).await.ok(), Some(true));
 }
 
