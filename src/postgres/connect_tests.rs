@@ -73,7 +73,7 @@ async fn channel_binding_is_used_where_it_can_be() {
     let server = Server::shared();
     let stream = transport::open(&server.tcp(), Encryption::Required, &with(&server, "", SslMode::Require).tls, None).await.unwrap();
     assert!(stream.certificate().and_then(tls::channel_binding).is_some());
-    // A man in the middle would present another certificate: the server must notice that the hash is wrong.
+    // The server compares the hash with its own certificate's, and refuses a login that has another.
     assert_eq!(both(&with(&server, "scram_user", SslMode::Require)).await.ok(), Some(true));
 }
 
@@ -206,7 +206,7 @@ async fn settings_hold_in_both_clients() {
         assert_eq!(ours.simple(&sql).await.unwrap()[0][0].as_deref(), Some(value), "{name}");
         assert_eq!(theirs.client.query_one(&sql, &[]).await.unwrap().get::<_, &str>(0), value, "{name}");
     }
-    let local = startup::settings(&options, 150_000, true);
+    let local = settings(&options, 150_000, true);
     ours.simple(&format!("SET work_mem = '9MB'; BEGIN; {local}")).await.unwrap();
     assert_eq!(ours.simple("SHOW work_mem").await.unwrap()[0][0].as_deref(), Some("7MB"));
     assert_eq!(ours.simple("COMMIT; SHOW work_mem").await.unwrap()[0][0].as_deref(), Some("9MB"));
@@ -294,4 +294,16 @@ async fn of_several_hosts_the_first_primary_is_used() {
     assert!(primary(Some("t")).is_err() && primary(None).is_err() && primary(Some("f")).is_ok());
     options.hosts.clear();
     assert_eq!(wire(&options).await.map(drop).unwrap_err().kind(), Kind::Config);
+}
+
+/// Readers are spawned: everything they await must be able to move between threads.
+#[test]
+fn sessions_can_be_opened_and_read_in_spawned_tasks() {
+    fn send<T: Send + 'static>(_: impl FnOnce(ConnectOptions) -> T) {}
+    send(|options| async move { session(&options).await.map(drop) });
+    send(|options| async move {
+        let mut connection = wire(&options).await?;
+        let mut copy = connection.copy_out("").await?;
+        copy.read(&mut |_: &[u8]| Ok(())).await
+    });
 }

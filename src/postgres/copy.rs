@@ -84,7 +84,9 @@ impl<'a> CopyOut<'a> {
                 _ if handed => return Ok(Event::Data),
                 Stop::Large(bytes) => return Ok(Event::Large(bytes)),
                 Stop::Incomplete => {
-                    self.received += self.connection.fill().await? as u64;
+                    // An error the server reported before it hung up is the better reason.
+                    let filled = self.connection.fill().await;
+                    self.received += filled.map_err(|lost| self.failure.take().unwrap_or(lost))? as u64;
                     if self.received > LONG_COPY_BYTES {
                         self.connection.gather(true);
                     }

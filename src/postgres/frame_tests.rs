@@ -134,7 +134,7 @@ fn random_bytes_never_panic() {
     let mut next = random(20);
     let tags = b"dDENTSRKZCcHGWAI123nstvx\0";
     for _ in 0..20_000 {
-        let mut bytes: Vec<u8> = (0..next() % 60).map(|_| if next() % 3 == 0 { 0 } else { next() as u8 }).collect();
+        let mut bytes: Vec<u8> = (0..next() % 60).map(|_| if next().is_multiple_of(3) { 0 } else { next() as u8 }).collect();
         let _ = (Report::parse(&bytes), text_row(&bytes), command_rows(&bytes));
         if let Some(first) = bytes.first_mut() {
             *first = tags[next() as usize % tags.len()];

@@ -245,8 +245,10 @@ impl Connection {
     async fn next_in_command(&mut self, failure: &mut Option<Error>) -> Result<(u8, Vec<u8>)> {
         loop {
             match self.next().await {
-                Err(error) if self.state == State::Busy => drop(failure.get_or_insert(error)),
-                other => return other,
+                Err(error) if self.state == State::Busy => {
+                    failure.get_or_insert(error);
+                }
+                other => return other.map_err(|lost| failure.take().unwrap_or(lost)),
             }
         }
     }
