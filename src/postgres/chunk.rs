@@ -201,6 +201,8 @@ pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>) -> String 
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     const PAGE: u64 = 8192;
