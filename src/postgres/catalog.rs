@@ -1,6 +1,6 @@
 //! What the database says about its tables: columns, keys, sizes, partitions, comments.
 //!
-//! The queries are in [`super::catalog_query`], putting their rows together in [`super::catalog_assembly`]; here are the values and the
+//! The queries are in `catalog_query`, putting their rows together in `catalog_assembly`; here are the values and the
 //! two questions that are asked of them: what is there ([`load`]), and what are these tables now ([`load_tables`]).
 
 use super::catalog_assembly::{Assembly, describe};
