@@ -162,6 +162,8 @@ fn kind(kind: RelationKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use crate::config::selection::choose;
     use crate::postgres::catalog::Access;

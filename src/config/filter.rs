@@ -281,6 +281,8 @@ impl<'a> Words<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use crate::postgres::catalog::{PgType, TypeKind};
     use serde_json::json;

@@ -203,6 +203,8 @@ fn differs(old_metadata: &StreamMetadata, old: &Stream, metadata: &StreamMetadat
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use serde_json::json;
 

@@ -106,6 +106,8 @@ pub fn distinct_tables<'a>(tables: impl IntoIterator<Item = (&'a str, &'a str, &
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]

@@ -251,6 +251,8 @@ fn check_tables(chosen: &[Chosen]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
     use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! What the database says about its tables: columns, keys, sizes, partitions, comments.
 //!
-//! The queries are in [`super::catalog_query`], putting their rows together in [`super::catalog_assembly`]; here are the values and the
+//! The queries are in `catalog_query`, putting their rows together in `catalog_assembly`; here are the values and the
 //! two questions that are asked of them: what is there ([`load`]), and what are these tables now ([`load_tables`]).
 
 use super::catalog_assembly::{Assembly, describe};
@@ -97,14 +97,12 @@ async fn check_schemas(client: &Client, scope: &Scope, assembly: &Assembly) -> R
         return Ok(());
     }
     let known = query::namespaces(client).await.doing(|| "list schemas")?;
-    for schema in scope.schemas.iter().filter(|schema| !known.contains(schema)) {
-        let error = Error::config(format!("schema {schema:?} does not exist in database {}", assembly.server.database));
-        return Err(match closest(schema, known.iter().cloned()) {
-            Some(near) => error.hint(format!("did you mean {near:?}?")),
-            None => error.hint(format!("there are {}", known.join(", "))),
-        });
-    }
-    Ok(())
+    let Some(schema) = scope.schemas.iter().find(|schema| !known.contains(schema)) else { return Ok(()) };
+    let error = Error::config(format!("schema {schema:?} does not exist in database {}", assembly.server.database));
+    Err(match closest(schema, known.iter().cloned()) {
+        Some(near) => error.hint(format!("did you mean {near:?}?")),
+        None => error.hint(format!("there are {}", known.join(", "))),
+    })
 }
 
 /// An include that names one relation must find it.

@@ -354,3 +354,76 @@ fn resolve(types: &HashMap<u32, TypeRow>, mut oid: u32, mut typmod: i32, depth: 
     }
     Err(Error::source_db(format!("type {oid} is nested more than {TYPE_DEPTH_MAX} levels deep")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ty(typtype: char, category: char, element: u32, base: u32, typmod: i32) -> TypeRow {
+        let (name, namespace) = (format!("{typtype}{category}"), "s".to_owned());
+        TypeRow { name, quoted_namespace: namespace.clone(), namespace, visible: false, typtype, category, element, base, typmod }
+    }
+
+    #[test]
+    fn the_nearest_modifier_of_a_domain_wins() {
+        // 3 is a domain over 2, a domain with a modifier over 1; 4 is an array of 3, 5 a domain over 4.
+        let types = HashMap::from([
+            (1, ty('b', 'N', 0, 0, -1)),
+            (2, ty('d', 'N', 0, 1, 99)),
+            (3, ty('d', 'N', 0, 2, -1)),
+            (4, ty('b', 'A', 3, 0, -1)),
+            (5, ty('d', 'A', 0, 4, -1)),
+        ]);
+        let found = |oid, typmod| {
+            resolve(&types, oid, typmod, 0).map(|ty| (ty.oid, ty.typmod, ty.element.map(|element| (element.oid, element.typmod))))
+        };
+        assert_eq!(found(1, 7).expect("a base type"), (1, 7, None));
+        assert_eq!(found(3, -1).expect("a domain"), (1, 99, None));
+        assert_eq!(found(5, -1).expect("a domain over an array of domains"), (4, -1, Some((1, 99))));
+    }
+
+    #[test]
+    fn types_that_contain_themselves_or_are_gone_are_errors() {
+        let types = HashMap::from([(1, ty('d', 'N', 0, 1, -1)), (2, ty('b', 'A', 2, 0, -1)), (3, ty('d', 'A', 0, 9, -1))]);
+        for oid in [1, 2, 3] {
+            assert!(resolve(&types, oid, -1, 0).is_err(), "{oid}");
+        }
+    }
+
+    #[test]
+    fn estimates_follow_the_size_as_it_is_now() {
+        let heap = |rows, pages| Relation {
+            oid: 1,
+            namespace: String::new(),
+            name: String::new(),
+            kind: 'r',
+            partition: false,
+            unlogged: false,
+            populated: true,
+            rows,
+            pages,
+            comment: None,
+            usage: true,
+            select: Select::Table,
+            row_security: false,
+            extension: false,
+            filenode: 1,
+        };
+        for (rows, pages, now, expected) in [
+            (100.0, 10, 20, Some(200)),
+            (100.0, 10, 0, Some(0)),
+            // Never analyzed: -1 from 14 on, 0 rows in 0 pages before.
+            (-1.0, 0, 5, None),
+            (0.0, 0, 5, None),
+            (f64::NAN, 1, 5, Some(0)),
+        ] {
+            assert_eq!(heap_rows(&heap(rows, pages), now), expected, "{rows} {pages} {now}");
+        }
+    }
+
+    #[test]
+    fn a_walk_ends_where_the_graph_does_not() {
+        let edges = HashMap::from([(1, vec![2, 3]), (2, vec![4]), (3, vec![4]), (4, vec![1])]);
+        assert_eq!(walk(1, &edges), [1, 2, 3, 4]);
+    }
+}

@@ -1,6 +1,6 @@
 //! The catalog's SQL: eight queries whatever the number of tables, and their rows as plain values.
 //!
-//! The rim of [`super::catalog`], which gives the rows their meaning. Every query is read-only, names `pg_catalog` in full (a session's
+//! The rim of `catalog`, which gives the rows their meaning. Every query is read-only, names `pg_catalog` in full (a session's
 //! search path is not ours), needs no superuser, works on standbys and on PostgreSQL 10 to 18, and is sent without a named statement,
 //! so that a pooler in transaction mode does not mind.
 

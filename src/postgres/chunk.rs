@@ -211,6 +211,8 @@ pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>) -> String 
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]

@@ -185,6 +185,8 @@ pub fn closest(wanted: &str, candidates: impl IntoIterator<Item = String>) -> Op
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
