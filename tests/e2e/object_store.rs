@@ -44,11 +44,13 @@ fn killed_and_resumed_on_s3() {
         let run = job.start(arguments);
         std::thread::sleep(whole * (round + 1) / 7);
         run.kill();
-        assert_eq!(assert_same_in(&store.files_root(), &job, &database, "public.t").rows, 200_000, "after kill {round}");
+        // Here a reader of the prefix may see old and new objects together; the next run must bring that to an end.
         arguments = if job.path("state.json").exists() { &Job::RESUME } else { &Job::SYNC };
     }
     job.run(arguments).succeeded();
     assert_eq!(assert_same_in(&store.files_root(), &job, &database, "public.t").rows, 200_000);
+    let staged: Vec<_> = files_under(&store.files_root()).into_iter().filter(|p| p.to_string_lossy().contains(".staged")).collect();
+    assert!(staged.is_empty(), "left in the bucket: {staged:?}");
 }
 
 #[test]

@@ -170,7 +170,10 @@ impl Job {
     pub fn table_folder(&self, root: &Path, id: &str) -> PathBuf {
         let stream = self.stream(id);
         let database = stream["destination_database"].as_str().expect("destination_database").replace(':', "_");
-        root.join(database).join(stream["destination_table"].as_str().expect("destination_table"))
+        let table = stream["destination_table"].as_str().expect("destination_table");
+        // A folder whose name begins with `_` would be hidden from readers, so the writer may escape it.
+        let escaped = root.join(&database).join(table.replacen('_', "%5F", 1));
+        if table.starts_with('_') && escaped.exists() { escaped } else { root.join(database).join(table) }
     }
 
     /// The published files of a stream: all `*.parquet` that a reader of its folder would find.
@@ -200,9 +203,12 @@ pub fn published(folder: &Path) -> Vec<PathBuf> {
     files_under(folder).into_iter().filter(visible).collect()
 }
 
+/// What a dead run may leave: staged and temporary files, and the folders of a replacement under way.
 fn is_leftover(path: &Path) -> bool {
-    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    name.contains(".staged") || name.contains(".tmp") || name.contains(".part") || name.starts_with(".tmp")
+    let mut parts = path.iter().map(|part| part.to_string_lossy());
+    parts.any(|part| {
+        [".staged", ".tmp", ".part"].iter().any(|mark| part.contains(mark)) || part.starts_with("next-") || part.starts_with("old-")
+    })
 }
 
 /// All files under a folder, sorted; none if it is not there.
