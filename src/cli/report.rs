@@ -4,6 +4,7 @@ use super::LogFormat;
 use super::log::Screen;
 use super::size::{bytes, count};
 use crate::error::Result;
+use crate::memory::resident_bytes;
 use crate::state::file::write_atomically;
 use crate::sync::meter::{Meter, Phase};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -186,11 +187,4 @@ fn stream_stats(meter: &Meter) -> serde_json::Value {
         "chunks_kept": meter.chunks_kept.load(Relaxed), "rows": stats.rows, "files": stats.files, "bytes": stats.bytes,
         "seconds": (meter.elapsed().as_secs_f64() * 1000.0).round() / 1000.0, "error": meter.failure().map(|(_, message, _)| message),
     })
-}
-
-/// Resident memory of this process (`/proc/self/statm`), 0 where that is not to be had.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-    pages * 4096
 }

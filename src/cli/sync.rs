@@ -10,6 +10,7 @@ use crate::memory::Memory;
 use crate::shutdown;
 use crate::state::State;
 use crate::state::file::StateFile;
+use crate::sync::backfill::OVERSHOOT;
 use crate::sync::keeper::Keeper;
 use crate::sync::{Effort, Run, plan_streams};
 use chrono::Utc;
@@ -37,6 +38,10 @@ const READER_BYTES: usize = 2 << 20;
 /// Least memory that a reader with its encoder can work in.
 const READER_MIN: usize = 12 << 20;
 
+/// Sizes of a batch: large enough for the work per batch to vanish, small enough to stay in a processor's cache by columns.
+const BATCH_MIN: usize = 256 << 10;
+const BATCH_MAX: usize = 8 << 20;
+
 /// How the memory limit is divided.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
@@ -53,19 +58,21 @@ pub struct Share {
 impl Share {
     /// Divides `limit` bytes among `readers`; fewer read when that is too little for all.
     ///
-    /// A quarter of what is left after the base is kept free: allocators and the kernel round up.
+    /// An eighth of what is left after the base is kept free: allocators and the kernel round up.
     pub fn of(limit: u64, readers: usize) -> Result<Self> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let usable = limit.saturating_sub(BASE_BYTES) / 4 * 3;
+        let usable = limit.saturating_sub(BASE_BYTES) / 8 * 7;
         if usable < READER_MIN {
-            let least = (BASE_BYTES + READER_MIN * 4 / 3).div_ceil(1 << 20);
+            let least = (BASE_BYTES + READER_MIN * 8 / 7).div_ceil(1 << 20);
             return Err(Error::config(format!("--memory-limit: found {} MiB, at least {least} MiB are needed", limit >> 20)));
         }
         let readers = readers.clamp(1, usable / READER_MIN);
         let each = usable / readers - READER_BYTES;
         let row_group_bytes = (each / 3).clamp(2 << 20, 64 << 20);
         let pool_bytes = usable - readers * (READER_BYTES + row_group_bytes);
-        let batch_bytes = (pool_bytes / readers / 4).saturating_sub(1 << 20).clamp(256 << 10, 8 << 20);
+        // Four batches per reader: one under construction, one in the queue, one about to be encoded, one being encoded.
+        let batch_bytes = (pool_bytes / readers / 4).saturating_sub(OVERSHOOT).min(2 * BATCH_MAX) / 2;
+        let batch_bytes = batch_bytes.max(BATCH_MIN);
         Ok(Self { readers, row_group_bytes, pool_bytes, batch_bytes })
     }
 
@@ -122,10 +129,12 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         memory: Memory::new(share.pool_bytes),
         batch_bytes: share.batch_bytes,
     };
-    let mut run = Run::prepare(options, effort, Keeper::new(file, state), &destination, plans).await?;
+    let mut run = Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans).await?;
     let mut report = Report::new(screen, run.meters(), files::stats(flags), share.readers);
+    let memory = effort.memory.clone();
     let outcome = tokio::select! {
         outcome = run.full_refresh() => outcome,
+        () = memory.watch(limit) => Ok(()),
         () = report.watch() => Ok(()),
         () = shutdown::requested() => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
     };
@@ -175,7 +184,7 @@ mod tests {
                 let share = Share::of(limit, readers).expect("enough");
                 let used = BASE_BYTES + share.readers * (READER_BYTES + share.row_group_bytes) + share.pool_bytes;
                 assert!(used as u64 <= limit, "{limit} {readers} {share:?}");
-                assert!(share.readers * (share.batch_bytes + (1 << 20)) <= share.pool_bytes, "{limit} {readers} {share:?}");
+                assert!(share.readers * (2 * share.batch_bytes + OVERSHOOT) <= share.pool_bytes, "{limit} {readers} {share:?}");
             }
         }
         assert!(Share::of(20 << 20, 1).is_err());

@@ -1,5 +1,5 @@
 //! COPY against a real server: rows of all sizes, the end of the command however it comes.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 use crate::error::Retry;
@@ -231,59 +231,4 @@ async fn a_copy_that_is_given_up_cannot_be_mistaken_for_another_answer() {
     drop(copy);
     drop(c.copy_out("COPY (SELECT generate_series(1, 1000000)) TO STDOUT").await.unwrap());
     assert!(c.simple("SELECT 1").await.unwrap_err().to_string().contains("busy"));
-}
-
-/// Not a test: `cargo test --release -- --ignored --nocapture measure` shows what gathering is worth.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn measure_gathering() {
-    let server = Server::shared();
-    let mut c = wire(&server.options(server.unix(), "postgres")).await.unwrap();
-    c.simple(
-        "CREATE UNLOGGED TABLE wide AS SELECT g AS a, g * 7 AS b, g::float8 AS c, now() AS d, md5(g::text) AS e, md5((g * 3)::text) AS f, \
-         (g % 10000)::numeric(12,2) AS h, g % 2 = 0 AS i FROM generate_series(1, 3000000) g",
-    )
-    .await
-    .unwrap();
-    c.simple("VACUUM wide").await.unwrap();
-    let rounds: usize = std::env::var("ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
-    for round in 0..rounds {
-        for (options, way) in ways(&server).iter().zip(["unix", "tcp ", "tls "]) {
-            for gather in [false, true] {
-                let mut c = wire(options).await.unwrap();
-                let mut copy = c.copy_out("COPY wide TO STDOUT (FORMAT binary)").await.unwrap();
-                let (begin, cpu) = (Instant::now(), cpu_seconds("self"));
-                let (mut bytes, mut reads) = (0u64, 0);
-                loop {
-                    if !gather {
-                        copy.received = 0;
-                    }
-                    let mut sink = |payload: &[u8]| {
-                        bytes += payload.len() as u64;
-                        Ok(())
-                    };
-                    let event = copy.read(&mut sink);
-                    reads += 1;
-                    if let Event::Done { .. } = event.await.unwrap() {
-                        break;
-                    }
-                }
-                drop(copy);
-                let server = cpu_seconds(&c.backend_pid().to_string());
-                let wall = begin.elapsed().as_secs_f64();
-                println!(
-                    "{round} {way} gather={gather:5} {wall:.2} s {:.0} MB/s client cpu {:.2} s, server {server:.2} s, {reads} reads",
-                    bytes as f64 / wall / 1e6,
-                    cpu_seconds("self") - cpu
-                );
-            }
-        }
-    }
-}
-
-/// User and system time of a process, from /proc (clock ticks are 10 ms).
-fn cpu_seconds(pid: &str) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }

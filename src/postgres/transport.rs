@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::client::TlsStream;
 
 /// Bytes the kernel gathers before it wakes us; half a receive buffer, so that a late read still finds room.
-/// It halves our CPU time on TCP and TLS (`cargo test -- --ignored --nocapture measure_gathering`). Unix
+/// It halves our CPU time on TCP and TLS (client CPU in `./build.sh bench`, with and without it). Unix
 /// sockets ignore the mark; sleeping 1 ms after a short read there cost more than it saved.
 const LOW_WATER: i32 = 256 << 10;
 

@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc::Sender;
 
 /// Memory per byte of a large row: its message, its decoded form, its pages in the encoder and their compressed form.
-const LARGE_ROW_FACTOR: usize = 4;
+const LARGE_ROW_FACTOR: usize = 5;
 /// What a batch may hold beyond its target: the rows of one receive buffer.
-const OVERSHOOT: usize = 1 << 20;
+pub const OVERSHOOT: usize = 1 << 20;
 
 /// How big batches are, and where their memory comes from.
 #[derive(Clone, Debug)]
@@ -36,7 +36,8 @@ pub async fn read_chunk(
     meter: &Meter,
     batches: &Sender<Result<RecordBatch>>,
 ) -> Result<u64> {
-    let usual = limits.batch_bytes + OVERSHOOT;
+    // Builders grow by doubling, so a batch may occupy twice what it holds.
+    let usual = 2 * limits.batch_bytes + OVERSHOOT;
     let mut decoder = Decoder::new(&plan.columns, &plan.id);
     let mut reservation = Some(limits.memory.reserve(usual).await?);
     let mut copy = connection.copy_out(sql).await?;

@@ -47,7 +47,7 @@ fn stager(folder: &TempDir, regex: &str, options: EncodeOptions) -> Arc<Stager> 
         options,
         pool: Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool")),
         label: "shop.orders".into(),
-        now: chrono::DateTime::UNIX_EPOCH,
+        now: DateTime::UNIX_EPOCH,
     })
 }
 
