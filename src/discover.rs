@@ -169,7 +169,11 @@ mod tests {
     use crate::postgres::catalog::Access;
 
     fn column(name: &str, ty: &str, not_null: bool) -> ColumnInfo {
-        let ty = PgType { oid: 0, typmod: -1, name: ty.into(), namespace: "pg_catalog".into(), kind: TypeKind::Base, element: None };
+        let oid = [("int4", 23), ("int8", 20), ("text", 25), ("timestamptz", 1184)]
+            .iter()
+            .find(|(name, _)| *name == ty)
+            .map_or(0, |(_, oid)| *oid);
+        let ty = PgType { oid, typmod: -1, name: ty.into(), namespace: "pg_catalog".into(), kind: TypeKind::Base, element: None };
         ColumnInfo {
             name: name.into(),
             attnum: 1,

@@ -43,6 +43,8 @@ pub struct Storage {
     place: Place,
     /// How the root is shown: `/data/lake` or `s3://bucket/prefix`.
     root: Arc<str>,
+    /// The store's address where it is not Amazon's, for messages.
+    endpoint: Option<Arc<str>>,
     conditional: Arc<OnceCell<bool>>,
     fuse: Fuse,
 }
@@ -77,19 +79,26 @@ impl Storage {
         // Absolute, so that a later change of the working directory cannot split a table in two.
         let root = std::path::absolute(&root).unwrap_or(root);
         let shown = root.display().to_string().into();
-        Self { place: Place::Disk(Arc::new(root)), root: shown, conditional: Arc::default(), fuse: Fuse::default() }
+        Self { place: Place::Disk(Arc::new(root)), root: shown, endpoint: None, conditional: Arc::default(), fuse: Fuse::default() }
     }
 
     /// A prefix of an S3 bucket. Nothing is sent yet.
     pub fn s3(options: S3Options) -> Result<Self> {
         let root = options.url().into();
-        Ok(Self { place: Place::Bucket(s3::connect(options)?), root, conditional: Arc::default(), fuse: Fuse::default() })
+        let endpoint = options.endpoint.as_deref().map(Into::into);
+        Ok(Self { place: Place::Bucket(s3::connect(options)?), root, endpoint, conditional: Arc::default(), fuse: Fuse::default() })
     }
 
     /// Any other object store, for tests that make one misbehave.
     #[cfg(test)]
     pub(crate) fn of(store: Arc<dyn ObjectStore>) -> Self {
-        Self { place: Place::Bucket(store), root: "test://store".into(), conditional: Arc::default(), fuse: Fuse::default() }
+        Self {
+            place: Place::Bucket(store),
+            root: "test://store".into(),
+            endpoint: None,
+            conditional: Arc::default(),
+            fuse: Fuse::default(),
+        }
     }
 
     /// The same place, whose writing operations fail after the first `count` of them.
@@ -392,7 +401,11 @@ impl Storage {
     }
 
     fn trouble(&self, error: object_store::Error, verb: &str, path: &Path) -> Error {
-        trouble::explain(error, &format!("{verb} {}", self.show(path.as_ref())), &self.root)
+        let doing = match self.endpoint.as_deref() {
+            Some(endpoint) => format!("{verb} {} at {endpoint}", self.show(path.as_ref())),
+            None => format!("{verb} {}", self.show(path.as_ref())),
+        };
+        trouble::explain(error, &doing, &self.root)
     }
 }
 

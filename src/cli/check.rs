@@ -1,6 +1,6 @@
 //! `check`: finds out now what would otherwise fail later.
 
-use super::{Flags, files, print_json, sync};
+use super::{Flags, files, sync};
 use crate::error::{Error, Result};
 use crate::postgres::{catalog, connect};
 use clap::Args;
@@ -22,7 +22,7 @@ pub async fn run(flags: &Flags, args: &CheckArgs) -> Result<()> {
         Ok(()) => json!({"status": "SUCCEEDED"}),
         Err(error) => json!({"status": "FAILED", "message": error.to_string()}),
     };
-    print_json(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
+    super::print(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
     outcome
 }
 

@@ -11,8 +11,8 @@ pub async fn run(flags: &Flags) -> Result<()> {
     files::required(&flags.catalog, "streams", "the catalog that names the streams")?;
     let chosen = super::read_chosen(flags, &files::streams(flags))?;
     let destination = sync::open_destination(&super::read_destination(flags)?, sync::Share::for_check()).await?;
-    let file = StateFile::lock(&files::state(flags))?;
-    let mut state = file.load()?.unwrap_or_default();
+    let file = StateFile::lock(&files::state_output(flags))?;
+    let mut state = crate::state::file::load(&files::state(flags))?.unwrap_or_default();
     for stream in &chosen {
         // State first: a state that claims rows which are gone would lose them, the reverse only reads them again.
         state.forget(&stream.stream.namespace, &stream.stream.name);

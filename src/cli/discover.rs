@@ -1,6 +1,6 @@
 //! `discover`: the database's tables as `streams.json`.
 
-use super::{Flags, files, print_json};
+use super::{Flags, files};
 use crate::config::load::{FileKind, load};
 use crate::config::merge;
 use crate::config::streams::StreamsFile;
@@ -53,14 +53,14 @@ async fn discover(flags: &Flags) -> Result<()> {
             ..DiscoverOptions::default()
         },
     )?;
-    let path = files::streams(flags);
-    let merged = match path.exists() {
-        true => merge::merge(&read_streams(flags, &path)?, fresh.clone()),
+    let (existing, path) = (files::streams(flags), files::streams_output(flags));
+    let merged = match existing.exists() {
+        true => merge::merge(&read_streams(flags, &existing)?, fresh.clone()),
         false => fresh.clone(),
     };
     write(&path, &merged)?;
     tracing::info!("{} streams written to {}", merged.streams.len(), path.display());
-    print_json(&json!({"type": "CATALOG", "catalog": fresh}));
+    super::print(&json!({"type": "CATALOG", "catalog": fresh}));
     Ok(())
 }
 
@@ -68,11 +68,10 @@ async fn discover(flags: &Flags) -> Result<()> {
 fn difference(flags: &Flags, second: &Path) -> Result<()> {
     let first = files::required(&flags.catalog, "streams", "the catalog to compare with")?;
     let difference = merge::difference(&read_streams(flags, first)?, &read_streams(flags, second)?);
-    let folder = first.parent().map(Path::to_owned).unwrap_or_else(|| files::folder(flags));
-    let path = if flags.no_save { std::env::temp_dir() } else { folder }.join("difference_streams.json");
+    let path = files::difference_output(flags, first);
     write(&path, &difference)?;
     tracing::info!("{} streams differ; written to {}", difference.streams.len(), path.display());
-    print_json(&json!({"type": "CATALOG", "catalog": difference}));
+    super::print(&json!({"type": "CATALOG", "catalog": difference}));
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! `sync --dry-run`: the plan, chunk by chunk, with the queries that would run. Nothing is written.
 
-use super::print_json;
 use crate::error::Result;
 use crate::postgres::catalog::TableInfo;
 use crate::postgres::chunk;
@@ -18,7 +17,7 @@ pub async fn print(options: &ConnectOptions, plans: &[(StreamPlan, TableInfo)], 
             .map(|c| json!({"estimated_rows": c.estimated_rows, "estimated_bytes": c.estimated_bytes, "query": chunk::query(&plan.select, c, plan.filter.as_deref())}))
             .collect();
         let columns: Vec<_> = plan.schema.fields().iter().map(|f| json!({"name": f.name(), "type": f.data_type().to_string()})).collect();
-        print_json(&json!({
+        super::print(&json!({
             "stream": plan.id, "destination": format!("{}.{}", plan.spec.database, plan.spec.name), "columns": columns, "chunks": chunks,
         }));
     }

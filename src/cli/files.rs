@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 /// The folder of the config files.
 pub fn folder(flags: &Flags) -> PathBuf {
-    if flags.no_save {
-        return std::env::temp_dir();
-    }
     let file = flags.config.as_deref().or(flags.destination.as_deref());
     match file.and_then(Path::parent) {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -16,25 +13,43 @@ pub fn folder(flags: &Flags) -> PathBuf {
     }
 }
 
-/// Where discover writes its catalog, and where a sync looks for it when `--catalog` is not given.
-pub fn streams(flags: &Flags) -> PathBuf {
-    match (&flags.catalog, flags.no_save) {
-        (Some(path), false) => path.clone(),
-        _ => folder(flags).join("streams.json"),
+/// Where a file is written: as named, else beside the config; with `--no-save` in a temporary folder of this process.
+fn output(flags: &Flags, named: Option<&PathBuf>, name: &str) -> PathBuf {
+    match (flags.no_save, named) {
+        (true, _) => std::env::temp_dir().join(format!("lakeward-{}", std::process::id())).join(name),
+        (false, Some(path)) => path.clone(),
+        (false, None) => folder(flags).join(name),
     }
 }
 
-/// Where a sync writes its state.
+/// The catalog that a command reads.
+pub fn streams(flags: &Flags) -> PathBuf {
+    flags.catalog.clone().unwrap_or_else(|| folder(flags).join("streams.json"))
+}
+
+/// Where discover writes its catalog.
+pub fn streams_output(flags: &Flags) -> PathBuf {
+    output(flags, flags.catalog.as_ref(), "streams.json")
+}
+
+/// Where discover writes how two catalogs differ: beside the first of them.
+pub fn difference_output(flags: &Flags, first: &Path) -> PathBuf {
+    output(flags, Some(&first.with_file_name("difference_streams.json")), "difference_streams.json")
+}
+
+/// The state that clear-destination edits.
 pub fn state(flags: &Flags) -> PathBuf {
-    match (&flags.state, flags.no_save) {
-        (Some(path), false) => path.clone(),
-        _ => folder(flags).join("state.json"),
-    }
+    flags.state.clone().unwrap_or_else(|| folder(flags).join("state.json"))
+}
+
+/// Where a state is written.
+pub fn state_output(flags: &Flags) -> PathBuf {
+    output(flags, flags.state.as_ref(), "state.json")
 }
 
 /// Where a sync writes its statistics.
-pub fn stats(flags: &Flags) -> PathBuf {
-    folder(flags).join("stats.json")
+pub fn stats_output(flags: &Flags) -> PathBuf {
+    output(flags, None, "stats.json")
 }
 
 /// A flag that this command cannot do without.

@@ -156,10 +156,14 @@ fn fail_early(error: &Error) -> ExitCode {
     ExitCode::from(exit::status(error.kind()))
 }
 
-/// Prints data: one JSON document on one line of stdout.
-#[expect(clippy::print_stdout, reason = "stdout is data")]
-pub fn print_json(value: &serde_json::Value) {
-    println!("{value}");
+/// Prints data to stdout, with a line end. A reader that has gone away (`| head`) has what it wanted.
+pub fn print(data: &impl std::fmt::Display) {
+    use std::io::Write as _;
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{data}")
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        tracing::warn!("write to stdout: {error}");
+    }
 }
 
 /// Logs what was accepted without effect, once.

@@ -21,7 +21,6 @@ pub struct PreviewArgs {
 }
 
 /// Prints the rows as tables on stdout.
-#[expect(clippy::print_stdout, reason = "stdout is data")]
 pub async fn run(flags: &Flags, args: &PreviewArgs) -> Result<()> {
     let only: Vec<_> = args.stream.clone().into_iter().collect();
     let chosen = sync::restrict(super::read_chosen(flags, &files::streams(flags))?, &only)?;
@@ -40,7 +39,7 @@ pub async fn run(flags: &Flags, args: &PreviewArgs) -> Result<()> {
             let batch: Vec<_> =
                 batch.iter().map(printable).collect::<Result<_, _>>().map_err(|e| Error::bug(format!("print rows of {id}: {e}")))?;
             let table = pretty_format_batches_with_options(&batch, &options).map_err(|e| Error::bug(format!("print rows of {id}: {e}")))?;
-            println!("{id}\n{table}");
+            super::print(&format_args!("{id}\n{table}"));
         }
     }
     Ok(())

@@ -128,7 +128,7 @@ impl Report {
     }
 
     /// Ends the bars and tells what landed: per stream rows, files, bytes, seconds.
-    pub fn finish(&mut self) -> Result<()> {
+    pub fn finish(&mut self) {
         for (_, bar) in self.bars.drain(..) {
             bar.finish_and_clear();
         }
@@ -137,7 +137,10 @@ impl Report {
             LogFormat::Text => self.screen.say(&self.summary()),
             LogFormat::Json => tracing::info!(streams = %json!(self.meters.iter().map(|m| stream_stats(m)).collect::<Vec<_>>()), "summary"),
         }
-        self.write_stats()
+        // Every row is where it should be; that nobody can read about it here must not make the run fail.
+        if let Err(error) = self.write_stats() {
+            tracing::warn!("{error}");
+        }
     }
 
     fn summary(&self) -> String {

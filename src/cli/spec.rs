@@ -1,6 +1,6 @@
 //! `spec`: the JSON schema of a config file, as a message of OLake's shape.
 
-use super::{Flags, print_json};
+use super::Flags;
 use crate::config;
 use crate::error::{Error, Result};
 use serde_json::json;
@@ -14,6 +14,6 @@ pub fn run(flags: &Flags) -> Result<()> {
     };
     let schema = config::schemas().into_iter().find(|(name, _)| *name == wanted).map(|(_, schema)| schema);
     let schema = schema.ok_or_else(|| Error::bug(format!("no schema named {wanted}")))?;
-    print_json(&json!({"type": "SPEC", "spec": {"jsonschema": schema, "uischema": "{}"}}));
+    super::print(&json!({"type": "SPEC", "spec": {"jsonschema": schema, "uischema": "{}"}}));
     Ok(())
 }

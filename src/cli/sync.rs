@@ -114,11 +114,11 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         return super::dry_run::print(&options, &plans, CHUNK_BYTES).await;
     }
     let destination = open_destination(&destination, share).await?;
-    let file = StateFile::lock(&files::state(flags))?;
+    let file = StateFile::lock(&files::state_output(flags))?;
     // As in OLake, a state file is read only when it is named.
-    let state = match flags.state.is_some() {
-        true => file.load()?.unwrap_or_default(),
-        false => State::default(),
+    let state = match &flags.state {
+        Some(path) => crate::state::file::load(path)?.unwrap_or_default(),
+        None => State::default(),
     };
     let state_path = file.path().to_owned();
     let effort = Effort {
@@ -130,7 +130,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         batch_bytes: share.batch_bytes,
     };
     let mut run = Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans).await?;
-    let mut report = Report::new(screen, run.meters(), files::stats(flags), share.readers);
+    let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
     let memory = effort.memory.clone();
     let outcome = tokio::select! {
         outcome = run.full_refresh() => outcome,
@@ -138,8 +138,16 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         () = report.watch() => Ok(()),
         () = shutdown::requested() => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
     };
-    run.save()?;
-    report.finish()?;
+    let saved = run.save();
+    report.finish();
+    // The first failure is the one to tell; what cannot be saved after it only means that more is read again.
+    let outcome = match (outcome, saved) {
+        (Err(error), Err(unsaved)) => {
+            tracing::warn!("{unsaved}");
+            Err(error)
+        }
+        (outcome, saved) => outcome.and(saved),
+    };
     outcome.map_err(|error| match error.advice() {
         None => {
             let hint = format!("run the same command with --state {} to go on with the chunks that are done", state_path.display());

@@ -13,6 +13,9 @@ use crate::postgres::connect::{ConnectOptions, Host, SslMode, TlsOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// A forgotten ALTER TABLE in another session must not hold a run up for ever without a word.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The accepted words of `sslmode`.
 pub(super) const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
@@ -224,7 +227,7 @@ impl Keywords {
                 None => Duration::from_secs(30),
             },
             statement_timeout: self.statement_timeout.unwrap_or_default(),
-            lock_timeout: self.lock_timeout.unwrap_or_default(),
+            lock_timeout: self.lock_timeout.unwrap_or(LOCK_TIMEOUT),
             parameters: self.parameters,
         })
     }

@@ -70,7 +70,7 @@ pub struct Source {
     pub connect_timeout_s: Option<Seconds>,
     /// Ours: `statement_timeout` of every session. Default 0: none.
     pub statement_timeout_s: Option<Seconds>,
-    /// Ours: `lock_timeout` of every session. Default 0: none.
+    /// Ours: `lock_timeout` of every session: how long to wait for a table that another session has locked exclusively. Default 60 s; 0: for ever.
     pub lock_timeout_s: Option<Seconds>,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
     pub application_name: Option<String>,
@@ -349,7 +349,7 @@ mod tests {
         assert!(options.password.is_none() && options.parameters.is_empty());
         assert_eq!(options.tls.mode, SslMode::Disable);
         assert_eq!(options.connect_timeout, Duration::from_secs(30));
-        assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::ZERO, Duration::ZERO));
+        assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::ZERO, Duration::from_secs(60)));
     }
 
     #[test]

@@ -40,8 +40,25 @@ pub enum Event {
     },
 }
 
+/// What a sink says after a payload: nothing (`()`), or whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Hand over the next payload.
+    More,
+    /// Return from [`CopyOut::read`]; the next payload stays in the buffer.
+    Enough,
+}
+
+impl From<()> for Flow {
+    fn from((): ()) -> Self {
+        Self::More
+    }
+}
+
 /// Why handing over stopped.
 enum Stop {
+    /// The sink has enough for now.
+    Enough,
     /// The rest of a message is missing.
     Incomplete,
     /// A payload that needs permission.
@@ -72,7 +89,7 @@ impl<'a> CopyOut<'a> {
 
     /// Waits for bytes from the server and hands every complete payload in the buffer to `sink`, in order,
     /// without copying it. An error of `sink` comes back at once; its payload counts as handed over.
-    pub async fn read(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<Event> {
+    pub async fn read<F: Into<Flow>>(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<F>) -> Result<Event> {
         let mut handed = false;
         loop {
             match self.hand_over(sink, &mut handed)? {
@@ -83,7 +100,8 @@ impl<'a> CopyOut<'a> {
                 }
                 _ if handed => return Ok(Event::Data),
                 Stop::Large(bytes) => return Ok(Event::Large(bytes)),
-                Stop::Incomplete => {
+                // Enough comes only after a payload.
+                Stop::Enough | Stop::Incomplete => {
                     // An error the server reported before it hung up is the better reason.
                     let filled = self.connection.fill().await;
                     self.received += filled.map_err(|lost| self.failure.take().unwrap_or(lost))? as u64;
@@ -95,7 +113,7 @@ impl<'a> CopyOut<'a> {
         }
     }
 
-    fn hand_over(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<()>, handed: &mut bool) -> Result<Stop> {
+    fn hand_over<F: Into<Flow>>(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<F>, handed: &mut bool) -> Result<Stop> {
         let unread = self.connection.buffer.unread();
         let (mut at, mut shrink) = (0, false);
         let result = loop {
@@ -120,8 +138,10 @@ impl<'a> CopyOut<'a> {
                 self.allowed = 0;
                 shrink = true;
             }
-            if let Err(error) = sink(payload) {
-                break Err((error, false));
+            match sink(payload).map(Into::into) {
+                Ok(Flow::More) => {}
+                Ok(Flow::Enough) => break Ok(Stop::Enough),
+                Err(error) => break Err((error, false)),
             }
         };
         let buffer = &mut self.connection.buffer;

@@ -215,7 +215,7 @@ async fn a_copy_that_is_given_up_cannot_be_mistaken_for_another_answer() {
     let server = Server::shared();
     let mut c = wire(&server.options(server.tcp(), "postgres")).await.unwrap();
     let mut copy = c.copy_out("COPY (SELECT generate_series(1, 1000000)) TO STDOUT").await.unwrap();
-    let error = copy.read(&mut |_| Err(Error::schema("enough"))).await.unwrap_err();
+    let error = copy.read(&mut |_| Err::<(), _>(Error::schema("enough"))).await.unwrap_err();
     assert_eq!(error.to_string(), "enough");
     // Going on after an error of the sink: no payload is missing but the one it had.
     let mut rows = 1;

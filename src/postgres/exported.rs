@@ -7,6 +7,7 @@
 
 use super::connect::{self, ConnectOptions, Session};
 use super::quote;
+use super::startup::settings;
 use crate::error::{Error, Result};
 use crate::state::progress::Moment;
 use std::time::{Duration, Instant};
@@ -15,6 +16,18 @@ use std::time::{Duration, Instant};
 const LOCKS_PER_STATEMENT: usize = 200;
 /// How long to wait for asynchronous commits to reach the disk; `wal_writer_delay` is 200 ms unless changed.
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
+
+/// What has to be held still while a snapshot is read.
+#[derive(Clone, Debug, Default)]
+pub struct Relations {
+    /// Tables, partitioned parents included: locked before the snapshot.
+    pub tables: Vec<(String, String)>,
+    /// Views: what they read is locked before the snapshot, where the server allows it.
+    pub views: Vec<(String, String)>,
+    /// Relations that LOCK TABLE refuses (materialized views, tables of which this user may read some columns only), with a
+    /// column that may be read: locked by a query, which is after the snapshot, and compared with what they were before.
+    pub others: Vec<(String, String, Option<String>)>,
+}
 
 /// An exported snapshot, valid until it is dropped or its session is lost.
 pub struct Exported {
@@ -28,65 +41,99 @@ pub struct Exported {
 }
 
 impl Exported {
-    /// Locks `tables` (namespace, name; only relations that LOCK TABLE accepts) and exports a snapshot. `unlockable` ones
-    /// (materialized views) are locked by a query instead, which is after the snapshot: the caller must check that their
-    /// heap is still the one it knew before.
-    pub async fn take(options: &ConnectOptions, tables: &[(&str, &str)], unlockable: &[(&str, &str)]) -> Result<Self> {
+    /// Locks what `relations` names and exports a snapshot.
+    pub async fn take(options: &ConnectOptions, relations: &Relations) -> Result<Self> {
         let session = connect::session(options).await?;
-        let client = &session.client;
-        let sql = |e: tokio_postgres::Error| session.error(&e);
-        // Not every managed server lets everybody ask; an unknown system only means that staged chunks are not reused.
-        let system = match client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await {
-            Ok(row) => row.get::<_, String>(0),
-            Err(_) => String::new(),
-        };
-        let standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(sql)?.get(0);
-        let timeline = match standby {
-            true => "SELECT timeline_id::bigint FROM pg_control_checkpoint()",
-            false => "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint",
-        };
-        let timeline = client.query_one(timeline, &[]).await.map_or(0, |row| row.get::<_, i64>(0));
-        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(sql)?;
-        for tables in tables.chunks(LOCKS_PER_STATEMENT) {
+        let server_version = session.server_version();
+        let execute = async |sql: &str| session.client.batch_execute(sql).await.map_err(|e| session.error(&e));
+        let mut moment = identify(&session).await?;
+        let before = heaps(&session, &relations.others).await?;
+        execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        for tables in relations.tables.chunks(LOCKS_PER_STATEMENT) {
             let names: Vec<_> = tables.iter().map(|(namespace, name)| quote::qualified(namespace, name)).collect();
-            let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-            client.batch_execute(&lock).await.map_err(sql).map_err(explain_lock)?;
+            execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))).await.map_err(explain_lock)?;
         }
-        let position = match standby {
+        for (namespace, name) in &relations.views {
+            let view = quote::qualified(namespace, name);
+            let locked = execute(&format!("SAVEPOINT view; LOCK TABLE {view} IN ACCESS SHARE MODE; RELEASE view")).await;
+            if let Err(error) = locked {
+                execute("ROLLBACK TO view").await?;
+                tracing::warn!(
+                    "{view}: its tables cannot be locked ({error}); if one of them is truncated meanwhile, rows will be missing"
+                );
+            }
+        }
+        let position = match moment.durable {
             true => "pg_last_wal_replay_lsn()",
             false => "pg_current_wal_insert_lsn()",
         };
         let query = format!(
-            "SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()), \
-             {position}::text, (SELECT oid FROM pg_database WHERE datname = current_database())"
+            "SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()), {position}::text"
         );
-        let row = client.query_one(&query, &[]).await.map_err(sql)?;
+        let row = session.client.query_one(&query, &[]).await.map_err(|e| session.error(&e))?;
         let number = |index: usize| u64::try_from(row.get::<_, i64>(index)).map_err(|_| Error::source_db("a negative transaction id"));
-        let mut moment = Moment {
-            system,
-            timeline: u32::try_from(timeline).unwrap_or(0),
-            database: row.get(4),
-            xmin: number(1)?,
-            xmax: number(2)?,
-            lsn: row.get(3),
-            durable: standby,
-        };
         let name: String = row.get(0);
-        for (namespace, name) in unlockable {
-            let touch = format!("SELECT FROM {} LIMIT 0", quote::qualified(namespace, name));
-            client.batch_execute(&touch).await.map_err(sql).map_err(explain_lock)?;
+        (moment.xmin, moment.xmax, moment.lsn) = (number(1)?, number(2)?, row.get(3));
+        // Behind a pooler, what was set for the session was set for another server connection.
+        execute(&settings(options, server_version, true)).await?;
+        for (namespace, name, column) in &relations.others {
+            let column = column.as_deref().map(quote::identifier).unwrap_or_default();
+            execute(&format!("SELECT {column} FROM {} LIMIT 0", quote::qualified(namespace, name))).await.map_err(explain_lock)?;
         }
-        if !standby {
-            moment.durable = flushed(&session, &moment.lsn).await?;
+        if heaps(&session, &relations.others).await? != before {
+            return Err(Error::source_db("a table or materialized view was rewritten while the snapshot was taken").transient());
         }
-        let server_version = session.server_version();
+        moment.durable = moment.durable || flushed(&session, &moment.lsn).await?;
         Ok(Self { session, name, moment, server_version })
+    }
+
+    /// Whether the session still lives: with it go the locks, and then a truncation could empty a table under its readers.
+    pub async fn assert_alive(&self) -> Result<()> {
+        self.session.client.batch_execute("SELECT").await.map_err(|e| {
+            let reason = self.session.error(&e);
+            Error::source_db(format!("the session that holds the exported snapshot was lost: {reason}")).transient()
+        })
+    }
+
+    /// The same without asking the server: false only when the connection is known to be gone.
+    pub fn seems_alive(&self) -> bool {
+        !self.session.client.is_closed()
     }
 
     /// The session that holds the snapshot, for catalog queries that must see the same instant.
     pub fn client(&self) -> &tokio_postgres::Client {
         &self.session.client
     }
+}
+
+/// Which history the server writes; `durable` is set for a standby, which shows only what is on its disk.
+async fn identify(session: &Session) -> Result<Moment> {
+    let client = &session.client;
+    // Not every managed server lets everybody ask; an unknown system only means that staged chunks are not reused.
+    let system = match client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await {
+        Ok(row) => row.get::<_, String>(0),
+        Err(_) => String::new(),
+    };
+    let query = "SELECT pg_is_in_recovery(), oid FROM pg_database WHERE datname = current_database()";
+    let row = client.query_one(query, &[]).await.map_err(|e| session.error(&e))?;
+    let (standby, database): (bool, u32) = (row.get(0), row.get(1));
+    let timeline = match standby {
+        true => "SELECT timeline_id::bigint FROM pg_control_checkpoint()",
+        false => "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint",
+    };
+    let timeline = client.query_one(timeline, &[]).await.map_or(0, |row| row.get::<_, i64>(0));
+    let timeline = u32::try_from(timeline).unwrap_or(0);
+    Ok(Moment { system, timeline, database, xmin: 0, xmax: 0, lsn: String::new(), durable: standby })
+}
+
+/// The files that hold the relations now.
+async fn heaps(session: &Session, relations: &[(String, String, Option<String>)]) -> Result<Vec<Option<u32>>> {
+    let mut found = Vec::with_capacity(relations.len());
+    for (namespace, name, _) in relations {
+        let query = format!("SELECT pg_relation_filenode({}::regclass)", quote::literal(&quote::qualified(namespace, name)));
+        found.push(session.client.query_one(&query, &[]).await.map_err(|e| session.error(&e))?.get(0));
+    }
+    Ok(found)
 }
 
 /// Whether the log is on disk up to `lsn` (waits a little for asynchronous commits). Only then can a crash of the server not

@@ -21,7 +21,7 @@ mod payload;
 pub mod quote;
 pub mod scope;
 mod sqlstate;
-mod startup;
+pub(crate) mod startup;
 mod temporal;
 #[cfg(test)]
 mod testing;

@@ -53,8 +53,11 @@ pub fn load(path: &Path) -> Result<Option<State>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io(path, "read", &e)),
     };
-    // OLake's own samples create the file as `{}`.
-    let state: State = serde_json::from_slice(&text).map_err(|e| {
+    let read = || match serde_json::from_slice(&text)? {
+        object @ serde_json::Value::Object(_) => serde_json::from_value::<State>(object),
+        _ => Err(serde::de::Error::custom("expected an object")),
+    };
+    let state = read().map_err(|e| {
         Error::state(format!("{}: not a state file: {e}", path.display()))
             .hint("restore the file from a copy, or run without --state to load the tables again")
     })?;

@@ -113,11 +113,14 @@ impl State {
         self.streams[index].state.insert("chunks".to_owned(), Value::Array(chunks));
     }
 
-    /// Takes one chunk off OLake's list of chunks still to do.
+    /// Takes one chunk off OLake's list of chunks still to do; the last one stays until the table is committed, because an
+    /// empty list says that it is loaded. Leaves of a partitioned table have equal chunks: only one of them is taken off.
     pub fn remove_chunk(&mut self, namespace: &str, name: &str, chunk: &Value) {
         let stream = self.streams.iter_mut().find(|s| s.stream == name && s.namespace == namespace);
         if let Some(Value::Array(chunks)) = stream.and_then(|s| s.state.get_mut("chunks")) {
-            chunks.retain(|found| found != chunk);
+            if let Some(place) = chunks.iter().position(|found| found == chunk).filter(|_| chunks.len() > 1) {
+                chunks.remove(place);
+            }
         }
     }
 

@@ -38,16 +38,26 @@ pub struct Moment {
 
 impl Moment {
     /// Whether `later` belongs to the same history, so that transaction ids can be compared with this one's.
-    /// False after a fail-over (transactions we saw may be gone), for another database, or after two billion transactions.
+    /// False after a fail-over (transactions we saw may be gone), on a standby that is behind, for another database, or after
+    /// two billion transactions. What it cannot see is a server restored from an older copy of its disk.
     pub fn continues(&self, later: &Self) -> bool {
+        let known = !self.system.is_empty() && self.timeline != 0;
+        let in_order = lsn(&self.lsn).zip(lsn(&later.lsn)).is_some_and(|(earlier, later)| earlier <= later);
         self.durable
-            && !self.system.is_empty()
+            && known
+            && in_order
             && self.system == later.system
             && self.timeline == later.timeline
             && self.database == later.database
             && later.xmax >= self.xmin
             && later.xmax - self.xmin < 1 << 31
     }
+}
+
+/// A WAL position as PostgreSQL prints it (`16/B374D848`), as a number.
+fn lsn(text: &str) -> Option<u64> {
+    let (high, low) = text.split_once('/')?;
+    Some((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?)
 }
 
 /// An unfinished load of one stream.
@@ -57,6 +67,9 @@ pub struct Load {
     pub generation: String,
     /// What was asked for: columns, types, filter, destination. Staged chunks are of use only for the same.
     pub fingerprint: String,
+    /// Counts the attempts, so that no two of them give files the same name.
+    #[serde(default)]
+    pub attempt: u32,
     /// Chunks that are staged.
     pub chunks: Vec<StagedChunk>,
     /// Set when the load is committed and waits for the run's other tables: the chunks then say what was committed.
@@ -158,5 +171,9 @@ mod tests {
         assert!(!moment().continues(&Moment { xmax: 1000 + (1 << 31), ..now.clone() }));
         assert!(!moment().continues(&Moment { xmax: 999, ..now.clone() }));
         assert!(!Moment { durable: false, ..moment() }.continues(&now));
+        assert!(Moment { lsn: "0/FFFFFFFF".into(), ..moment() }.continues(&Moment { lsn: "1/0".into(), ..now.clone() }));
+        assert!(!Moment { lsn: "1/0".into(), ..moment() }.continues(&now), "a standby that is behind");
+        let unknown = Moment { timeline: 0, ..moment() };
+        assert!(!unknown.continues(&Moment { timeline: 0, ..now }));
     }
 }

@@ -4,7 +4,7 @@ use super::meter::Meter;
 use super::plan::StreamPlan;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use crate::postgres::copy::Event;
+use crate::postgres::copy::{Event, Flow};
 use crate::postgres::decode::Decoder;
 use crate::postgres::wire::Connection;
 use arrow::array::RecordBatch;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Sender;
 
 /// Memory per byte of a large row: its message, its decoded form, its pages in the encoder and their compressed form.
 const LARGE_ROW_FACTOR: usize = 5;
-/// What a batch may hold beyond its target: the rows of one receive buffer.
+/// What a batch may hold beyond its target: its last row, unless that is a large one.
 pub const OVERSHOOT: usize = 1 << 20;
 
 /// How big batches are, and where their memory comes from.
@@ -48,7 +48,9 @@ pub async fn read_chunk(
         let event = copy
             .read(&mut |payload: &[u8]| {
                 received += payload.len() as u64;
-                decoder.push(payload)
+                decoder.push(payload)?;
+                // Some types grow when they are decoded: `1e131000` is 16 bytes on the wire and 131 kB as text.
+                Ok(if decoder.bytes() < limits.batch_bytes { Flow::More } else { Flow::Enough })
             })
             .await?;
         meter.bytes_read.fetch_add(received, Relaxed);

@@ -20,14 +20,15 @@ pub mod settle;
 use crate::config::selection::Chosen;
 use crate::error::{Error, Result, Retry};
 use crate::memory::Memory;
-use crate::postgres::catalog::{self, RelationKind, TableInfo};
+use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions};
-use crate::postgres::exported::Exported;
+use crate::postgres::exported::{Exported, Relations};
 use backfill::BatchLimits;
 use chrono::{DateTime, Utc};
 use keeper::Keeper;
 use meter::Meter;
 use plan::StreamPlan;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -80,9 +81,11 @@ pub async fn plan_streams(
     let session = connect::session(options).await?;
     let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
     let tables = catalog::load_tables(&session.client, &names, collapse).await?;
+    let labels = catalog::enum_labels(&session.client).await?;
     let mut plans = Vec::with_capacity(tables.len());
     for (chosen, table) in chosen.into_iter().zip(tables) {
-        let plan = plan::plan(chosen, &table, now)?;
+        let mut plan = plan::plan(chosen, &table, now)?;
+        plan.fingerprint.push_str(&format!("|{}|{}", options.user, enum_labels(&table, &labels)));
         if plan.filter.is_some() {
             // A literal that the column's type does not take is found now, not after an hour of other tables.
             let probe = plan.probe(&table);
@@ -91,6 +94,12 @@ pub async fn plan_streams(
         plans.push((plan, table));
     }
     Ok(plans)
+}
+
+/// The labels of the enums that a table's columns use: a label can be renamed without a row changing.
+fn enum_labels(table: &TableInfo, labels: &HashMap<u32, String>) -> String {
+    let types = table.columns.iter().flat_map(|c| [Some(&c.ty), c.ty.element.as_deref()]).flatten();
+    types.filter_map(|ty| labels.get(&ty.oid)).map(String::as_str).collect::<Vec<_>>().join(";")
 }
 
 impl<D: Destination> Run<D> {
@@ -143,13 +152,7 @@ impl<D: Destination> Run<D> {
     }
 
     async fn attempt(&mut self) -> Result<()> {
-        let of_kind = |kinds: &[RelationKind]| -> Vec<(&str, &str)> {
-            let streams = self.streams.iter().filter(|s| kinds.contains(&s.info.kind));
-            streams.map(|s| (s.info.namespace.as_str(), s.info.name.as_str())).collect()
-        };
-        let lockable = of_kind(&[RelationKind::Table, RelationKind::Partitioned]);
-        let unlockable = of_kind(&[RelationKind::MaterializedView]);
-        let exported = Exported::take(&self.options, &lockable, &unlockable).await?;
+        let exported = Exported::take(&self.options, &self.relations()).await?;
         tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
         self.refresh(&exported).await?;
         let work = resume::prepare(&self.streams, &exported, &self.keeper, self.effort.chunk_bytes).await?;
@@ -157,14 +160,26 @@ impl<D: Destination> Run<D> {
         pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, self.effort.readers).await
     }
 
+    fn relations(&self) -> Relations {
+        let mut relations = Relations::default();
+        for StreamRun { info, plan, .. } in self.streams.iter().map(Arc::as_ref) {
+            let name = (info.namespace.clone(), info.name.clone());
+            match info.kind {
+                RelationKind::Table | RelationKind::Partitioned if info.access != Access::Whole => relations.tables.push(name),
+                RelationKind::View => relations.views.push(name),
+                RelationKind::Foreign => {}
+                _ => relations.others.push((name.0, name.1, plan.columns.first().map(|c| c.source.clone()))),
+            }
+        }
+        relations
+    }
+
     /// Reads the tables' shape again, now that it is locked, and refuses to go on with one that has changed since it was planned.
     async fn refresh(&mut self, exported: &Exported) -> Result<()> {
         let names: Vec<_> = self.streams.iter().map(|s| (s.info.namespace.clone(), s.info.name.clone())).collect();
         let tables = catalog::load_tables(exported.client(), &names, self.effort.collapse_partitions).await?;
         for (stream, table) in self.streams.iter_mut().zip(tables) {
-            let heap = |t: &TableInfo| t.leaves.iter().map(|l| l.filenode).collect::<Vec<_>>();
-            let refreshed = table.kind == RelationKind::MaterializedView && heap(&table) != heap(&stream.info);
-            if table.columns != stream.info.columns || table.oid != stream.info.oid || refreshed {
+            if table.columns != stream.info.columns || table.oid != stream.info.oid {
                 return Err(
                     Error::schema(format!("{} was changed while the sync was starting", stream.plan.id)).hint("start the sync again")
                 );

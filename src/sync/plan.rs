@@ -87,7 +87,10 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<
         schema: schema.clone(),
         partition_regex: chosen.metadata.partition_regex.clone(),
     };
-    let fingerprint = fingerprint(&schema, &spec, table, &chosen_columns, filter.as_deref());
+    // The time of ingestion is another one in every run, and may be.
+    let instant = instant(now);
+    let expressions: Vec<_> = select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
+    let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
     Ok(StreamPlan { id: format!("{}.{}", table.namespace, table.name), chosen, columns, select, filter, schema, spec, fingerprint, notes })
 }
 
@@ -176,7 +179,7 @@ fn olake_column(name: &str, table: &TableInfo, now: DateTime<Utc>) -> Result<(Co
     let timestamp = || (synthetic(name, 1184, "timestamptz"), ColumnType::Timestamptz);
     let text = || (synthetic(name, 25, "text"), ColumnType::String);
     let ((column, wanted), expression): ((ColumnInfo, ColumnType), String) = match name {
-        "_olake_timestamp" => (timestamp(), format!("'{}'::timestamptz", now.to_rfc3339_opts(SecondsFormat::Micros, true))),
+        "_olake_timestamp" => (timestamp(), instant(now)),
         "_cdc_timestamp" => (timestamp(), "'1970-01-01T00:00:00Z'::timestamptz".to_owned()),
         "_cdc_lsn" => (text(), "NULL::text".to_owned()),
         "_op_type" => (text(), "'r'::text".to_owned()),
@@ -187,6 +190,10 @@ fn olake_column(name: &str, table: &TableInfo, now: DateTime<Utc>) -> Result<(Co
         }
     };
     Ok((column, wanted, expression))
+}
+
+fn instant(now: DateTime<Utc>) -> String {
+    format!("'{}'::timestamptz", now.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
 /// OLake's key: the value of a single key column as text; of several, in alphabetical order, the MD5 of the values joined by `|`.
@@ -223,23 +230,18 @@ fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
 }
 
 /// Everything that decides the bytes of a staged chunk, as one string. Not a hash: it is compared, and it can be read.
-fn fingerprint(
-    schema: &Schema,
-    spec: &TableSpec,
-    table: &TableInfo,
-    columns: &[(&ColumnInfo, String, ColumnType)],
-    filter: Option<&str>,
-) -> String {
-    let fields: Vec<_> = schema.fields().iter().map(|f| format!("{} {}", quote::identifier(f.name()), f.data_type())).collect();
-    let source: Vec<_> = columns.iter().map(|(c, _, _)| format!("{}:{}", c.attnum, c.declared)).collect();
-    format!(
-        "v1|{}|{}.{}|{}|{}|{}|{}",
-        table.oid,
-        spec.database,
-        spec.name,
+fn fingerprint(table: &TableInfo, spec: &TableSpec, expressions: &[&str], filter: Option<&str>) -> String {
+    let fields: Vec<_> = spec.schema.fields().iter().map(|f| format!("{} {}", quote::identifier(f.name()), f.data_type())).collect();
+    let source: Vec<_> = table.columns.iter().map(|c| format!("{}:{}", c.attnum, c.declared)).collect();
+    let parts = [
+        "v1".to_owned(),
+        table.oid.to_string(),
+        format!("{}.{}", spec.database, spec.name),
         fields.join(","),
         source.join(","),
-        spec.partition_regex,
-        filter.unwrap_or_default()
-    )
+        expressions.join(","),
+        spec.partition_regex.clone(),
+        filter.unwrap_or_default().to_owned(),
+    ];
+    parts.join("|")
 }

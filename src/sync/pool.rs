@@ -14,6 +14,7 @@ use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::Exported;
 use crate::postgres::quote;
+use crate::postgres::startup::settings;
 use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
 use futures::StreamExt;
@@ -47,6 +48,7 @@ struct Board<P> {
 
 struct Pending<P> {
     generation: String,
+    attempt: u32,
     remaining: usize,
     parts: Vec<P>,
     failed: bool,
@@ -78,7 +80,7 @@ pub async fn run<T: Table>(
         board: Mutex::new(board),
     });
     for stream in ready {
-        settle_stream(&shared, stream, keeper).await?;
+        settle_stream(&shared, stream, exported, keeper).await?;
     }
     let readers = readers.min(shared.lock().queue.len());
     // Scoped to this function: when it is dropped (a signal, a failure), the readers are aborted with the set.
@@ -94,13 +96,18 @@ pub async fn run<T: Table>(
     loop {
         tokio::select! {
             biased;
-            Some(event) = finished.recv() => on_staged(&shared, event, keeper).await?,
+            Some(event) = finished.recv() => on_staged(&shared, event, exported, keeper).await?,
             joined = tasks.join_next(), if !tasks.is_empty() => match joined {
                 Some(Ok(outcome)) => outcome?,
                 Some(Err(panic)) => return Err(Error::bug(format!("a reader stopped: {panic}"))),
                 None => {}
             },
-            () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() => keeper.flush()?,
+            () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() => {
+                keeper.flush()?;
+                if !exported.seems_alive() {
+                    exported.assert_alive().await?;
+                }
+            }
             else => break,
         }
     }
@@ -119,10 +126,10 @@ fn board<T: Table>(streams: &[Arc<StreamRun<T>>], work: Vec<Work<T::Part>>) -> (
             ready.push(stream);
         }
         let remaining = work.chunks.len();
-        for (index, chunk) in (work.next_sequence..).zip(work.chunks) {
+        for (index, chunk) in (0..).zip(work.chunks) {
             jobs.push(Job { stream, sequence: index, chunk });
         }
-        tables.push(Pending { generation: work.generation, remaining, parts: work.kept, failed: false });
+        tables.push(Pending { generation: work.generation, attempt: work.attempt, remaining, parts: work.kept, failed: false });
     }
     jobs.sort_by_key(|job| std::cmp::Reverse(job.chunk.estimated_bytes));
     (Board { queue: jobs.into(), tables }, ready)
@@ -143,7 +150,8 @@ impl<T: Table> Shared<T> {
         while let Some(job) = board.queue.pop_front() {
             let table = &board.tables[job.stream];
             if !table.failed {
-                let generation = table.generation.clone();
+                // Names of an earlier attempt are not used again: a late upload of it must not replace a file of this one.
+                let generation = format!("{}-{}", table.generation, table.attempt);
                 return Some((job, generation));
             }
         }
@@ -257,6 +265,14 @@ async fn adopt_snapshot<T: Table>(shared: &Shared<T>) -> Result<Connection> {
         Some("42704" | "22023" | "55000") => error.transient().doing("adopt the exported snapshot"),
         _ => error.doing("adopt the exported snapshot"),
     })?;
+    // Behind a pooler, what was set for the session was set for another server connection.
+    connection.simple(&settings(&shared.options, connection.server_version(), true)).await?;
+    // A server that has restarted gives the same names to other snapshots.
+    let seen = connection.simple("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot())").await?;
+    let expected = [shared.moment.xmin, shared.moment.xmax].map(|id| Some(id.to_string()));
+    if seen.first().map(Vec::as_slice) != Some(&expected) {
+        return Err(Error::source_db("the exported snapshot is gone, and another has its name").transient());
+    }
     Ok(connection)
 }
 
@@ -268,9 +284,9 @@ fn describe(chunk: &Chunk) -> String {
     }
 }
 
-async fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, keeper: &Keeper) -> Result<()> {
+async fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, exported: &Exported, keeper: &Keeper) -> Result<()> {
     let stream = &shared.streams[event.job.stream];
-    let record = staged(&event.job.chunk, event.rows, &shared.moment, &event.part)?;
+    let record = staged(&stream.info, &event.job.chunk, event.rows, exported, &event.part)?;
     tracing::debug!("{}: {} staged, {} rows", stream.plan.id, describe(&event.job.chunk), event.rows);
     stream.meter.chunks_done.fetch_add(1, Relaxed);
     let olake = olake_form(&event.job.chunk);
@@ -288,13 +304,16 @@ async fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, keep
         table.remaining == 0 && !table.failed
     };
     if complete {
-        settle_stream(shared, event.job.stream, keeper).await?;
+        settle_stream(shared, event.job.stream, exported, keeper).await?;
     }
     Ok(())
 }
 
-async fn settle_stream<T: Table>(shared: &Shared<T>, index: usize, keeper: &Keeper) -> Result<()> {
+async fn settle_stream<T: Table>(shared: &Shared<T>, index: usize, exported: &Exported, keeper: &Keeper) -> Result<()> {
     let stream = &shared.streams[index];
+    // The locks have held for every chunk of this table if they hold now; without them a chunk may have been truncated
+    // or rewritten away before its reader came to it.
+    exported.assert_alive().await?;
     stream.meter.enter(Phase::Committing);
     let (parts, generation) = {
         let mut board = shared.lock();

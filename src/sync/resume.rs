@@ -4,11 +4,11 @@ use super::StreamRun;
 use super::keeper::Keeper;
 use super::settle::Mark;
 use crate::error::{Error, Result};
-use crate::postgres::catalog::{Leaf, TableInfo};
+use crate::postgres::catalog::{Access, Leaf, TableInfo};
 use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect;
 use crate::postgres::exported::Exported;
-use crate::state::progress::{Load, Moment, StagedChunk, gaps, verify_query};
+use crate::state::progress::{Load, StagedChunk, gaps, verify_query};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use writers::{Part, Stats, Table};
 pub struct Work<P> {
     /// Names the load in the destination's staging area.
     pub generation: String,
-    /// Number of the next part in the generation.
-    pub next_sequence: u32,
+    /// Which attempt at the load this is; part of the names of its parts.
+    pub attempt: u32,
     /// Parts kept from before.
     pub kept: Vec<P>,
     /// Chunks to read.
@@ -59,9 +59,16 @@ async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, ke
     let mut table = stream.table.lock().await;
     let id = &stream.plan.id;
     let mut load = keeper.read(|state| state.lakeward.loads.get(id).cloned());
-    if let (Some(load), Some(mark)) = (&mut load, table.committed().and_then(Mark::read)) {
-        // The token wins: the run that staged these chunks also committed them, and died before it could say so.
-        load.committed |= mark.load == load.generation;
+    if let Some(found) = &mut load {
+        // The token wins. A run may have committed these chunks and died before it could say so; or somebody else has
+        // replaced or removed the table since, or this is another destination, and then the chunks are of no use.
+        let committed = table.committed().and_then(Mark::read).is_some_and(|mark| mark.load == found.generation);
+        if found.committed && !committed {
+            tracing::info!("{id}: the destination does not have what the interrupted run committed; loading it from the start");
+            load = None;
+        } else {
+            found.committed = committed;
+        }
     }
     if load.as_ref().is_some_and(|l| l.fingerprint != stream.plan.fingerprint) {
         tracing::info!("{id}: the table or its settings changed since the interrupted run; loading it from the start");
@@ -80,22 +87,16 @@ async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, ke
             for part in parts::<T::Part>(id, &held)? {
                 stats += part.stats();
             }
-            return Ok(Work {
-                generation: load.generation.clone(),
-                next_sequence: 0,
-                kept: Vec::new(),
-                chunks: Vec::new(),
-                done: Some(stats),
-            });
+            return Ok(Work { generation: load.generation.clone(), attempt: 0, kept: Vec::new(), chunks: Vec::new(), done: Some(stats) });
         }
         // Committed, but the table has changed since: it is loaded anew, so that all tables show one instant.
         return start(stream, &mut table, keeper, chunk_bytes, exported).await;
     }
     let Some(mut load) = load else { return start(stream, &mut table, keeper, chunk_bytes, exported).await };
-    let next_sequence = 1 + load.chunks.iter().filter_map(|c| c.part.pointer("/name/sequence")?.as_u64()).max().unwrap_or(0);
     let adopted = table.adopt(parts(id, &held)?).await?;
     let mut kept = Vec::new();
     load.chunks.clear();
+    load.attempt += 1;
     for (mut chunk, part) in held.into_iter().zip(adopted) {
         if let Some(part) = part {
             chunk.read_at = exported.moment.clone();
@@ -104,12 +105,17 @@ async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, ke
         }
     }
     let chunks = remaining(&stream.info, &load.chunks, exported, chunk_bytes);
-    let generation = load.generation.clone();
+    let (generation, attempt) = (load.generation.clone(), load.attempt);
     keeper.commit(|state| {
-        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(olake_form).collect());
+        // An empty list would tell OLake that the table is loaded; it is not before it is committed.
+        let left = match chunks.is_empty() {
+            true => vec![json!({"min": "'(0,0)'", "max": "'(4294967295,0)'"})],
+            false => chunks.iter().map(olake_form).collect(),
+        };
+        state.set_chunks(&stream.info.namespace, &stream.info.name, left);
         state.lakeward.loads.insert(id.clone(), load);
     })?;
-    Ok(Work { generation, next_sequence: u32::try_from(next_sequence).unwrap_or(u32::MAX), kept, chunks, done: None })
+    Ok(Work { generation, attempt, kept, chunks, done: None })
 }
 
 fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
@@ -129,12 +135,17 @@ async fn start<T: Table>(
     let generation = Uuid::now_v7().simple().to_string();
     let chunks = chunk::plan(&stream.info, exported.server_version, chunk_bytes);
     keeper.commit(|state| {
-        let load =
-            Load { generation: generation.clone(), fingerprint: stream.plan.fingerprint.clone(), chunks: Vec::new(), committed: false };
+        let load = Load {
+            generation: generation.clone(),
+            fingerprint: stream.plan.fingerprint.clone(),
+            attempt: 0,
+            chunks: Vec::new(),
+            committed: false,
+        };
         state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(olake_form).collect());
         state.lakeward.loads.insert(stream.plan.id.clone(), load);
     })?;
-    Ok(Work { generation, next_sequence: 0, kept: Vec::new(), chunks, done: None })
+    Ok(Work { generation, attempt: 0, kept: Vec::new(), chunks, done: None })
 }
 
 /// The staged chunks whose rows are the same at the new snapshot.
@@ -153,9 +164,21 @@ async fn still_true<T: Table>(stream: &StreamRun<T>, load: &Load, exported: &Exp
 }
 
 async fn unchanged(chunk: &StagedChunk, filter: Option<&str>, exported: &Exported) -> Result<bool> {
-    let row = exported.client().query_one(&verify_query(chunk, filter), &[]).await.map_err(|e| connect::sql_error(&e))?;
-    let (rows, unseen): (i64, i64) = (row.get(0), row.get(1));
-    Ok(unseen == 0 && u64::try_from(rows) == Ok(chunk.rows))
+    let sql = |e: tokio_postgres::Error| connect::sql_error(&e);
+    exported.client().batch_execute("SAVEPOINT verify").await.map_err(sql)?;
+    match exported.client().query_one(&verify_query(chunk, filter), &[]).await {
+        Ok(row) => {
+            exported.client().batch_execute("RELEASE verify").await.map_err(sql)?;
+            let (rows, unseen): (i64, i64) = (row.get(0), row.get(1));
+            Ok(unseen == 0 && u64::try_from(rows) == Ok(chunk.rows))
+        }
+        Err(error) => {
+            // A chunk that cannot be checked is read again.
+            exported.client().batch_execute("ROLLBACK TO verify").await.map_err(sql)?;
+            tracing::warn!("{}.{}: {}; the chunk is read again", chunk.namespace, chunk.relation, connect::sql_error(&error));
+            Ok(false)
+        }
+    }
 }
 
 fn covers_all(table: &TableInfo, chunks: &[StagedChunk]) -> bool {
@@ -181,9 +204,11 @@ fn remaining(table: &TableInfo, kept: &[StagedChunk], exported: &Exported, chunk
 }
 
 /// What a chunk that has just been staged looks like in the state.
-pub fn staged<P: Part>(chunk: &Chunk, rows: u64, moment: &Moment, part: &P) -> Result<Option<StagedChunk>> {
-    // Relations without a heap of their own (views, foreign tables) cannot be checked later; they are read again.
-    if chunk.tree || chunk.filenode == 0 {
+pub fn staged<P: Part>(table: &TableInfo, chunk: &Chunk, rows: u64, exported: &Exported, part: &P) -> Result<Option<StagedChunk>> {
+    // Relations without a heap of their own (views, foreign tables), those of which row security or privileges show only
+    // a part, and virtual columns (PostgreSQL 18: their expression may change without a row changing) cannot be checked later.
+    let virtual_columns = exported.server_version >= 180_000 && table.columns.iter().any(|column| column.generated);
+    if table.access != Access::Leaves || chunk.tree || chunk.filenode == 0 || virtual_columns {
         return Ok(None);
     }
     let part = serde_json::to_value(part).map_err(|e| Error::bug(format!("serialise a part: {e}")))?;
@@ -195,7 +220,7 @@ pub fn staged<P: Part>(chunk: &Chunk, rows: u64, moment: &Moment, part: &P) -> R
         from_page: chunk.from_page,
         to_page: chunk.to_page,
         rows,
-        read_at: moment.clone(),
+        read_at: exported.moment.clone(),
         part,
     }))
 }
