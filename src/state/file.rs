@@ -70,6 +70,7 @@ pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = with_suffix(path, &format!(".{}.tmp", std::process::id()));
     let written = (|| {
+        fs::create_dir_all(parent)?;
         let mut file = File::create(&temporary)?;
         file.write_all(text)?;
         file.sync_all()?;

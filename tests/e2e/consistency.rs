@@ -30,8 +30,8 @@ fn transfers(database: &Database) -> Child {
     let loop_for_ever = format!(
         "DO $$ DECLARE x bigint; BEGIN FOR i IN 1..100000000 LOOP
              x := 1 + i % 17;
-             UPDATE a SET balance = balance - x WHERE id = 1 + (i * 7919) % {ACCOUNTS};
-             UPDATE b SET balance = balance + x WHERE id = 1 + (i * 104729) % {ACCOUNTS};
+             UPDATE a SET balance = balance - x WHERE id = 1 + (i * 7919::bigint) % {ACCOUNTS};
+             UPDATE b SET balance = balance + x WHERE id = 1 + (i * 104729::bigint) % {ACCOUNTS};
              INSERT INTO ledger (amount) VALUES (x);
              COMMIT;
          END LOOP; END $$;"

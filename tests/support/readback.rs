@@ -149,6 +149,8 @@ fn scalar_kind(name: &str, value: &str) -> (&'static str, String) {
         "timestamp without time zone" | "timestamp with time zone" => {
             ("timestamp", format!("(extract(epoch FROM {value}) * 1000000)::bigint::text"))
         }
+        // The gate (postgres.rs) puts itself into this cast.
+        "txid_snapshot" => ("text", format!("{value}::text")),
         "oid" => ("int", format!("{value}::text")),
         // What psql shows: the output function, where a cast to text may differ (char(5) padded, inet without its /32).
         _ => ("text", format!("CASE WHEN {value} IS NOT NULL THEN format('%s', {value}) END")),
