@@ -4,11 +4,13 @@ use crate::error::Result;
 use crate::postgres::catalog::TableInfo;
 use crate::postgres::chunk;
 use crate::postgres::connect::{self, ConnectOptions};
+use crate::sync::chunk_bytes;
 use crate::sync::plan::StreamPlan;
 use serde_json::json;
 
 /// Prints one JSON object per stream.
-pub async fn print(options: &ConnectOptions, plans: &[(StreamPlan, TableInfo)], chunk_bytes: u64) -> Result<()> {
+pub async fn print(options: &ConnectOptions, plans: &[(StreamPlan, TableInfo)], readers: usize) -> Result<()> {
+    let chunk_bytes = chunk_bytes(plans.iter().map(|(_, table)| table), readers);
     let session = connect::session(options).await?;
     let version = session.server_version();
     for (plan, table) in plans {

@@ -29,8 +29,6 @@ pub struct SyncArgs {
     pub dry_run: bool,
 }
 
-/// Bytes of heap per chunk.
-const CHUNK_BYTES: u64 = 128 << 20;
 /// What the process needs besides batches, encoders and receive buffers.
 const BASE_BYTES: usize = 40 << 20;
 /// Receive buffer of a reader, and its share of small things.
@@ -111,7 +109,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         }
     }
     if args.dry_run {
-        return super::dry_run::print(&options, &plans, CHUNK_BYTES).await;
+        return super::dry_run::print(&options, &plans, share.readers).await;
     }
     let destination = open_destination(&destination, share).await?;
     let file = StateFile::lock(&files::state_output(flags))?;
@@ -125,7 +123,6 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         readers: share.readers,
         retries: source.retries(),
         collapse_partitions: source.scope().collapse_partitions,
-        chunk_bytes: CHUNK_BYTES,
         memory: Memory::new(share.pool_bytes),
         batch_bytes: share.batch_bytes,
     };

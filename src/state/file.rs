@@ -21,7 +21,10 @@ impl StateFile {
         let lock_path = with_suffix(path, ".lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(|e| io(&lock_path, "open", &e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => {
+                remove_leftovers(parent);
+                Ok(Self { path: path.to_owned(), _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(Error::state(format!("{}: another run holds this state file", path.display()))
                 .hint("wait for the other run to end, or give this one another --state")),
             Err(TryLockError::Error(e)) => Err(io(&lock_path, "lock", &e)),
@@ -84,6 +87,18 @@ pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
     })
 }
 
+/// Removes temporary files that killed runs have left in the folder: `<name>.json.<process>.tmp` of processes that are gone.
+/// A file that cannot be removed does no harm.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_suffix(".tmp")?.rsplit_once(".json.")?.1.parse::<u32>().ok());
+        if process.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -116,6 +131,20 @@ mod tests {
         assert_eq!(file.load().expect("load").expect("there").streams.len(), 1);
         let names: Vec<_> = fs::read_dir(path.parent().expect("parent")).expect("dir").map(|e| e.expect("entry").file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_removed() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mine = format!("state.json.{}.tmp", std::process::id());
+        for name in ["state.json.4294967294.tmp", "stats.json.4294967294.tmp", &mine, "other.tmp", "notes.json.old.tmp"] {
+            fs::write(dir.path().join(name), "").expect("write");
+        }
+        let _file = StateFile::lock(&dir.path().join("state.json")).expect("lock");
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path()).expect("dir").map(|e| e.expect("entry").file_name().into_string().expect("name")).collect();
+        left.sort();
+        assert_eq!(left, ["notes.json.old.tmp", "other.tmp", "state.json.lock", &mine]);
     }
 
     #[test]

@@ -43,8 +43,6 @@ pub struct Effort {
     pub retries: u32,
     /// Whether a parent of plain inheritance is read with its children.
     pub collapse_partitions: bool,
-    /// Bytes of heap that one chunk should cover.
-    pub chunk_bytes: u64,
     /// The pool of batches.
     pub memory: Memory,
     /// A batch is cut at this size.
@@ -69,6 +67,14 @@ pub struct Run<D: Destination> {
     effort: Effort,
     keeper: Keeper,
     streams: Vec<Arc<StreamRun<D::Table>>>,
+}
+
+/// Bytes of heap that one chunk should cover: a file of some size, a query of some seconds; and for a run of few gigabytes
+/// small enough that the last reader at work does not work alone for long.
+pub fn chunk_bytes<'t>(tables: impl Iterator<Item = &'t TableInfo>, readers: usize) -> u64 {
+    const CHUNKS_PER_READER: u64 = 8;
+    let total: u64 = tables.filter_map(|table| table.bytes).sum();
+    (total / (CHUNKS_PER_READER * readers.max(1) as u64)).clamp(64 << 20, 256 << 20)
 }
 
 /// Plans all streams against the source. Nothing is written.
@@ -155,7 +161,8 @@ impl<D: Destination> Run<D> {
         let exported = Exported::take(&self.options, &self.relations()).await?;
         tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
         self.refresh(&exported).await?;
-        let work = resume::prepare(&self.streams, &exported, &self.keeper, self.effort.chunk_bytes).await?;
+        let chunk_bytes = chunk_bytes(self.streams.iter().map(|s| &s.info), self.effort.readers);
+        let work = resume::prepare(&self.streams, &exported, &self.keeper, chunk_bytes).await?;
         let limits = BatchLimits { memory: self.effort.memory.clone(), batch_bytes: self.effort.batch_bytes };
         pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, self.effort.readers).await
     }
