@@ -1,7 +1,7 @@
 //! Destinations for Arrow batches.
 //!
 //! This crate knows Arrow, files and catalogs, and has never heard of PostgreSQL. A writer takes
-//! streams of [`RecordBatch`](arrow::array::RecordBatch)es, turns each into a *part* that no reader
+//! streams of [`RecordBatch`]es, turns each into a *part* that no reader
 //! can see, and later makes any number of parts visible together with a *token*, or none of them.
 //!
 //! ```text
@@ -12,7 +12,7 @@
 //! # Write your own in an hour
 //!
 //! Implement [`Destination`] and [`Table`], with [`memory`] as the model (it is the reference
-//! implementation and the test double), then add one line to the list in [`conformance`]: every
+//! implementation and the test double), then add one line to the list in `conformance`: every
 //! promise written on a method below is a function there.
 
 #[cfg(any(test, feature = "conformance"))]

@@ -59,7 +59,7 @@ pub enum ColumnType {
     Json,
     /// OLake's names for text that holds more than a scalar.
     Text(TextName),
-    /// "list<T>", ours; T is any of the names above.
+    /// `list<T>`, ours; T is any of the names above.
     List(Box<ColumnType>),
 }
 

@@ -117,10 +117,11 @@ impl State {
     /// empty list says that it is loaded. Leaves of a partitioned table have equal chunks: only one of them is taken off.
     pub fn remove_chunk(&mut self, namespace: &str, name: &str, chunk: &Value) {
         let stream = self.streams.iter_mut().find(|s| s.stream == name && s.namespace == namespace);
-        if let Some(Value::Array(chunks)) = stream.and_then(|s| s.state.get_mut("chunks")) {
-            if let Some(place) = chunks.iter().position(|found| found == chunk).filter(|_| chunks.len() > 1) {
-                chunks.remove(place);
-            }
+        let Some(Value::Array(chunks)) = stream.and_then(|s| s.state.get_mut("chunks")) else { return };
+        if chunks.len() > 1
+            && let Some(place) = chunks.iter().position(|found| found == chunk)
+        {
+            chunks.remove(place);
         }
     }
 
