@@ -80,7 +80,7 @@ fn table_names(catalog: &Catalog, options: &DiscoverOptions) -> Vec<(String, Str
 fn metadata(table: &TableInfo) -> StreamMetadata {
     StreamMetadata {
         stream_name: table.name.clone(),
-        normalization: true,
+        normalization: Some(true),
         use_source_column_names: true,
         selected_columns: Some(SelectedColumns {
             columns: table.columns.iter().map(|column| column.name.clone()).collect(),

@@ -96,7 +96,10 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let source = super::read_source(flags)?;
     let options = source.resolve()?;
     let destination = super::read_destination(flags)?;
-    let chosen = restrict(super::read_chosen(flags, &files::streams(flags))?, &args.only)?;
+    let mut chosen = restrict(super::read_chosen(flags, &files::streams(flags))?, &args.only)?;
+    for stream in &mut chosen {
+        stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
+    }
     let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
     let share = Share::of(limit, source.threads())?;
     if share.readers < source.threads() {

@@ -187,7 +187,7 @@ fn chosen(file: &StreamsFile) -> BTreeMap<Id, (StreamMetadata, &Stream)> {
 fn differs(old_metadata: &StreamMetadata, old: &Stream, metadata: &StreamMetadata, stream: &Stream) -> bool {
     let written = |metadata: &StreamMetadata| {
         (
-            metadata.normalization,
+            metadata.normalization.unwrap_or(false),
             metadata.partition_regex.clone(),
             metadata.filter.clone(),
             metadata.filter_config.clone(),

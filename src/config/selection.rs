@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(chosen[0].columns[1].destination, "x_y");
         assert_eq!((chosen[0].destination_database.as_str(), chosen[0].destination_table.as_str()), ("lake", "a"));
         assert_eq!(chosen[0].sync_mode, SyncMode::FullRefresh);
-        assert!(chosen[0].takes_new_columns && !chosen[0].metadata.normalization);
+        assert!(chosen[0].takes_new_columns && chosen[0].metadata.normalization.is_none());
     }
 
     #[test]

@@ -42,9 +42,9 @@ pub struct StreamMetadata {
     /// Never write deletes (Iceberg).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub append_mode: bool,
-    /// Columns (true) or one JSON column `data` (false).
-    #[serde(default)]
-    pub normalization: bool,
+    /// Columns (true) or one JSON column `data` (false). Absent: what the destination's `normalization` says, else false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalization: Option<bool>,
     /// Keep column names as they are (true) or reformat them to `[a-z0-9_]` (false).
     #[serde(default)]
     pub use_source_column_names: bool,

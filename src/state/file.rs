@@ -144,7 +144,7 @@ mod tests {
         let mut left: Vec<_> =
             fs::read_dir(dir.path()).expect("dir").map(|e| e.expect("entry").file_name().into_string().expect("name")).collect();
         left.sort();
-        assert_eq!(left, ["notes.json.old.tmp", "other.tmp", "state.json.lock", &mine]);
+        assert_eq!(left, ["notes.json.old.tmp", "other.tmp", &mine, "state.json.lock"]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<
         Ok(())
     };
     let chosen_columns = source_columns(&chosen, table, &mut notes)?;
-    if chosen.metadata.normalization {
+    if chosen.metadata.normalization == Some(true) {
         for (column, name, wanted) in &chosen_columns {
             push(column, name, wanted, quote::identifier(&column.name))?;
         }

@@ -199,3 +199,75 @@ fn a_server_that_cuts_the_connection() {
     assert_eq!(assert_same(&job, &database, "public.t").rows, 70_000);
     job.assert_no_leftovers();
 }
+
+/// With the session that holds the snapshot go the locks: a table that is truncated then must not arrive empty.
+#[test]
+fn the_holder_of_the_snapshot_dies_and_a_table_is_rewritten() {
+    for retries in [0, 2] {
+        let database = leaves("holder");
+        database.sql("CREATE TABLE later (id int); INSERT INTO later SELECT generate_series(1, 1000)");
+        let gate = database.gate();
+        let job = Job::new(&database);
+        job.edit("source.json", |source| {
+            source["max_threads"] = 1.into();
+            source["retry_count"] = retries.into();
+        });
+        job.discover();
+        job.select(&["public.t", "public.later"]);
+        let run = job.start(&Job::SYNC);
+        gate.wait_for_reader();
+        let holder = "datname = current_database() AND application_name ILIKE '%lakeward%' AND state = 'idle in transaction' AND wait_event = 'ClientRead'";
+        database.sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {holder}"));
+        database.sql("SET lock_timeout = '20s'; TRUNCATE later; INSERT INTO later SELECT generate_series(1, 1500)");
+        gate.open();
+        let outcome = run.finish();
+        match retries {
+            0 => {
+                outcome.failed(exit::SOURCE, &["snapshot"]);
+                job.resume().succeeded();
+            }
+            _ => {
+                outcome.succeeded();
+            }
+        }
+        assert_eq!(assert_same(&job, &database, "public.later").rows, 1500);
+        assert_eq!(assert_same(&job, &database, "public.t").rows, 70_000);
+        job.assert_no_leftovers();
+    }
+}
+
+/// What the state says of a commit counts for nothing against what the destination has.
+#[test]
+fn a_commit_that_the_destination_does_not_have_is_done_again() {
+    let database = Server::shared().database("elsewhere");
+    database.sql("CREATE TABLE good (id int); INSERT INTO good SELECT generate_series(1, 500); CREATE TABLE bad (x date); INSERT INTO bad VALUES ('infinity')");
+    let job = Job::new(&database);
+    job.discover();
+    assert_ne!(job.sync().code, Some(exit::DONE));
+    assert_eq!(count(&job.files("public.good")), 500);
+    database.sql("UPDATE bad SET x = '2024-01-01'");
+    // The lake is lost, or another one is named.
+    std::fs::remove_dir_all(job.lake()).expect("lose the lake");
+    job.resume().succeeded();
+    assert_eq!(assert_same(&job, &database, "public.good").rows, 500);
+    assert_eq!(assert_same(&job, &database, "public.bad").rows, 1);
+}
+
+/// A label of an enum can be renamed without a row changing: chunks of before are of no use then.
+#[test]
+fn a_label_renamed_between_kill_and_resume() {
+    let database = leaves("label");
+    database.sql("CREATE TYPE mood AS ENUM ('happy', 'sad'); ALTER TABLE t ADD m mood DEFAULT 'happy'");
+    let gate = database.gate();
+    let job = Job::new(&database);
+    job.discover();
+    job.select(&["public.t"]);
+    let run = job.start(&Job::SYNC);
+    gate.wait_for_reader();
+    std::thread::sleep(Duration::from_secs(1));
+    run.kill();
+    database.sql("ALTER TYPE mood RENAME VALUE 'happy' TO 'glad'");
+    gate.open();
+    job.resume().succeeded();
+    assert_eq!(assert_same(&job, &database, "public.t").rows, 70_000);
+}

@@ -290,3 +290,30 @@ fn only_chosen_columns_and_rows_are_read() {
     assert!(!columns.contains("secret"), "{columns}");
     assert!(!database.log_lines().iter().any(|l| l.contains("ERROR")), "{:?}", database.log_lines());
 }
+
+/// A stream that says nothing of it follows the destination; one that says something does not.
+#[test]
+fn normalization_of_the_destination_is_for_streams_that_say_nothing() {
+    let database = Server::shared().database("normal");
+    database.sql("CREATE TABLE t (id int, x text); INSERT INTO t VALUES (1, 'a'), (2, NULL)");
+    let job = Job::new(&database);
+    job.discover();
+    for (stream, destination, columns) in [
+        (None, None, json!(["data"])),
+        (None, Some(true), json!(["id", "x"])),
+        (Some(false), Some(true), json!(["data"])),
+        (Some(true), Some(false), json!(["id", "x"])),
+    ] {
+        job.edit("streams.json", |file| {
+            let chosen = file["selected_streams"]["public"][0].as_object_mut().expect("a stream");
+            chosen.remove("normalization");
+            chosen.extend(stream.map(|on| ("normalization".to_owned(), json!(on))));
+        });
+        job.edit("destination.json", |file| file["writer"]["normalization"] = json!(destination));
+        job.sync().succeeded();
+        let found = duckdb(&job.files("public.t"), "SELECT list(column_name) FROM (DESCRIBE SELECT * FROM $files)");
+        assert_eq!(found[0][0], columns, "stream {stream:?}, destination {destination:?}");
+    }
+    let rows = duckdb(&job.files("public.t"), "SELECT count(*) FROM $files");
+    assert_eq!(rows[0][0], json!(2));
+}
