@@ -7,6 +7,7 @@ use std::fmt;
 /// A secret: [`Secret::expose`] reads it, and nothing else shows it.
 #[derive(Clone, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(transparent)]
+#[schemars(extend("writeOnly" = true))]
 pub struct Secret(String);
 
 impl Secret {

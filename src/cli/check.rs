@@ -20,7 +20,10 @@ pub async fn run(flags: &Flags, args: &CheckArgs) -> Result<()> {
     let outcome = check(flags, args).await;
     let status = match &outcome {
         Ok(()) => json!({"status": "SUCCEEDED"}),
-        Err(error) => json!({"status": "FAILED", "message": error.to_string()}),
+        Err(error) => {
+            let advice = error.advice().map(|advice| format!("; what to do: {advice}")).unwrap_or_default();
+            json!({"status": "FAILED", "message": format!("{error}{advice}")})
+        }
     };
     super::print(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
     outcome

@@ -2,10 +2,10 @@
 //!
 //! Parsed and checked like every file of the user; no writer reads it yet.
 
-use super::secret::Secret;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use writers::Secret;
 
 /// Catalog and storage of Apache Iceberg tables.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

@@ -6,12 +6,12 @@
 //! may be secret. Reads certificate files; does not connect.
 
 use super::seconds::parse_duration;
-use super::secret::Secret;
 use super::suggest::closest;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, Host, SslMode, TlsOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use writers::Secret;
 
 /// A forgotten ALTER TABLE in another session must not hold a run up for ever without a word.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);

@@ -26,7 +26,6 @@ pub mod merge;
 pub mod naming;
 mod schema;
 pub mod seconds;
-pub mod secret;
 pub mod selection;
 mod shape;
 pub mod source;

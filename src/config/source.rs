@@ -7,7 +7,6 @@
 use super::connection_string;
 use super::keywords::{Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
-use super::secret::Secret;
 use super::shape::Findings;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, SslMode};
@@ -16,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use writers::Secret;
 
 /// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

@@ -2,8 +2,8 @@
 //!
 //! Pure. A chunk is a range of heap pages. Within one exported snapshot a row version has one ctid, so the chunks of a table neither
 //! overlap nor leave a gap, however stale the sizes they were planned from: the first starts at page 0 and the last has no end. What
-//! breaks this is a rewrite of the heap (VACUUM FULL, CLUSTER, TRUNCATE) between two chunks; the reader finds that out by comparing
-//! [`Chunk::filenode`] with the one it sees under its own lock.
+//! breaks this is a rewrite of the heap (VACUUM FULL, CLUSTER, TRUNCATE) between two chunks; the locks of the run forbid it
+//! (`exported`), and [`Chunk::filenode`] tells a later run whether the heap is still the same.
 
 use super::catalog::{Access, Leaf, RelationKind, TableInfo};
 use postgres_protocol::escape::escape_identifier;

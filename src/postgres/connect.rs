@@ -3,7 +3,6 @@
 use super::startup;
 use super::transport::{self, Encryption, Failure, Stream};
 use super::{tls, wire};
-use crate::config::secret::Secret;
 use crate::error::{Error, Result, Retry};
 use futures::future::BoxFuture;
 use std::fmt;
@@ -16,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::AsyncMessage;
+use writers::Secret;
 
 pub use super::sqlstate::sql_error;
 use super::sqlstate::{checked, lost};

@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::connect::{ConnectOptions, Host, SslMode, TlsOptions};
-use crate::config::secret::Secret;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use std::{fs, net, thread};
 use tempfile::TempDir;
+use writers::Secret;
 
 /// Who may come in how; the name of a user says what it is for. `host` lines name 127.0.0.1 only.
 fn hba() -> String {

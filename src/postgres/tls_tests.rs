@@ -70,7 +70,7 @@ fn each_mode_verifies_what_libpq_does() {
 
 #[test]
 fn unusable_pem_is_reported_by_name_and_never_shown() {
-    use crate::config::secret::Secret;
+    use writers::Secret;
     let authority = Authority::new();
     let issued = authority.issue("me", Some("basicConstraints=CA:FALSE"));
     let options = |ca: Option<&str>, cert: Option<&str>, key: Option<&str>| TlsOptions {
