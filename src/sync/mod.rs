@@ -25,6 +25,7 @@ use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::{Exported, Relations};
 use backfill::BatchLimits;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _};
 use keeper::Keeper;
 use meter::Meter;
 use plan::StreamPlan;
@@ -33,6 +34,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use writers::{Destination, Table};
+
+/// Tables that are opened at the same time: an object store answers each request after some time, but many at once.
+const OPEN_AT_ONCE: usize = 16;
 
 /// How hard a run may work.
 #[derive(Clone, Debug)]
@@ -117,14 +121,14 @@ impl<D: Destination> Run<D> {
         destination: &D,
         plans: Vec<(StreamPlan, TableInfo)>,
     ) -> Result<Self> {
-        let mut streams = Vec::with_capacity(plans.len());
-        for (plan, info) in plans {
+        let open = async |(plan, info): (StreamPlan, TableInfo)| -> Result<_> {
             let table =
                 destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
             let meter = Meter::new(&plan.id);
             meter.rows_estimated.store(info.estimated_rows.unwrap_or(0), Relaxed);
-            streams.push(Arc::new(StreamRun { plan, info, table: tokio::sync::Mutex::new(table), meter }));
-        }
+            Ok(Arc::new(StreamRun { plan, info, table: tokio::sync::Mutex::new(table), meter }))
+        };
+        let streams = futures::stream::iter(plans).map(open).buffered(OPEN_AT_ONCE).try_collect().await?;
         Ok(Self { options, effort, keeper, streams })
     }
 

@@ -134,7 +134,8 @@ async fn start<T: Table>(
     table.adopt(Vec::new()).await?;
     let generation = Uuid::now_v7().simple().to_string();
     let chunks = chunk::plan(&stream.info, exported.server_version, chunk_bytes);
-    keeper.commit(|state| {
+    // Not saved at once: a load that is not known after a crash is only begun again.
+    keeper.change(|state| {
         let load = Load {
             generation: generation.clone(),
             fingerprint: stream.plan.fingerprint.clone(),
