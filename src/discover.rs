@@ -9,7 +9,7 @@ use crate::config::streams::{
 };
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{Catalog, ColumnInfo, PgType, RelationKind, TableInfo, TypeKind};
-use crate::postgres::types::exact_type;
+use crate::types::exact_type;
 use serde_json::Map;
 use std::collections::{BTreeMap, BTreeSet};
 

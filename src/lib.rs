@@ -18,6 +18,7 @@
 //! can cause a panic. `ARCHITECTURE.md` has the map.
 
 pub mod cli;
+mod columns;
 pub mod config;
 pub mod discover;
 pub mod error;
@@ -26,3 +27,5 @@ pub mod postgres;
 pub mod shutdown;
 pub mod state;
 pub mod sync;
+pub mod types;
+mod values;

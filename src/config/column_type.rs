@@ -1,7 +1,7 @@
 //! The destination type of a column, as `streams.json` names it.
 //!
 //! Promises: a name that parses prints back unchanged, and maps to exactly one Arrow type. Knows nothing of the
-//! source: which conversions a source type allows is decided in `postgres::types`.
+//! source: which conversions a source type allows is decided in `types`.
 
 use crate::error::{Error, Result};
 use arrow::datatypes::{DataType, Field, TimeUnit};

@@ -5,9 +5,10 @@
 //! have the columns that were asked for is an error; rows come out whole and in order. Knows nothing of sockets, of
 //! queries, or of when a batch is large enough: the caller asks [`Decoder::bytes`] and takes it.
 
-use super::column::{Column, Fault};
-use super::types::ColumnPlan;
+use crate::columns::Column;
 use crate::error::{Error, Result};
+use crate::types::ColumnPlan;
+use crate::values::Fault;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
@@ -296,7 +297,7 @@ impl Decoder {
         let place = format!("column `{name}` of {}, row {row} of its chunk", self.table);
         match fault {
             Fault::Malformed(what) => Error::source_db(format!("{place}: the value is malformed: {what}")),
-            Fault::Unfit { value, why } => Error::schema(format!("{place}: {value} is {why}"))
+            Fault::Unfit { value, why } | Fault::Special { value, why, .. } => Error::schema(format!("{place}: {value} is {why}"))
                 .hint(format!("set the type of `{name}` to `string` in streams.json: every value is then carried as the server prints it")),
             Fault::Encoding => Error::source_db(format!("{place}: the text is not UTF-8")).hint(
                 "mend the value, or set the type of a text column to `binary` in streams.json: the bytes are then carried as they are; \
@@ -309,10 +310,10 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{Field, Random, array, array_of, base, column, messages, numeric, numeric_type};
-    use super::super::types::plan_column;
     use super::*;
     use crate::error::Kind;
+    use crate::types::payload::{Field, Random, array, array_of, base, column, messages, numeric, numeric_type};
+    use crate::types::plan_column;
     use arrow::compute::concat_batches;
 
     /// A table with a column of each kind of builder.

@@ -7,7 +7,7 @@ use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{ColumnInfo, PgType, TableInfo, TypeKind};
 use crate::postgres::quote;
-use crate::postgres::types::{self, ColumnPlan};
+use crate::types::{self, ColumnPlan};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashSet;

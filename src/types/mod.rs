@@ -1,16 +1,20 @@
 //! Plans of columns: what the query says for a column, and how what comes back is decoded.
 //!
-//! A column's type is looked up once, here, in `type_table`; decoding runs the closure that was found. A conversion
+//! A column's type is looked up once, here, in `table`; decoding runs the closure that was found. A conversion
 //! that could lose something is refused, but for those that OLake documents and its catalogs ask for by name:
 //! `number` for numeric, `timestamp` for what has no zone.
 
-use super::catalog::{ColumnInfo, PgType};
-use super::column::Maker;
-use super::type_table::{exact, route};
+#[cfg(test)]
+pub(crate) mod payload;
+mod table;
+
+use crate::columns::Maker;
 use crate::config::column_type::{ColumnType, DECIMAL_DIGITS_MAX, PLAIN_NAMES};
 use crate::error::{Error, Result};
+use crate::postgres::catalog::{ColumnInfo, PgType};
 use arrow::datatypes::Field;
 use std::fmt;
+use table::{exact, route};
 
 /// How one column is read and decoded.
 #[derive(Clone)]
@@ -27,7 +31,7 @@ pub struct ColumnPlan {
     pub field: Field,
     /// What the query says for this column.
     pub select: Select,
-    pub(super) column: Maker,
+    pub(crate) column: Maker,
 }
 
 /// What a query says for a column.
@@ -97,7 +101,7 @@ fn impossible(column: &ColumnInfo, wanted: &ColumnType) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{array_of, base, column, numeric_type};
+    use super::payload::{array_of, base, column, numeric_type};
     use super::*;
     use crate::error::Kind;
 

@@ -3,14 +3,15 @@
 //! Arrays are declared without dimensions, so that a value with more than one can be in any array column; it is an
 //! error then, never flattened. Where an array's numbering starts (its lower bound, almost always 1) is not kept.
 
-use super::column::{Column, Fault, Finished, Maker, Nulls, Step, with_slack};
+use super::{Column, Finished, Maker, Nulls, with_slack};
+use crate::values::{Fault, Step};
 use arrow::array::{ArrayRef, ListArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::FieldRef;
 use std::sync::Arc;
 
 /// A column of one-dimensional arrays whose elements go into `element`.
-pub(super) fn list(field: FieldRef, element: Maker) -> Maker {
+pub(crate) fn list(field: FieldRef, element: Maker) -> Maker {
     Arc::new(move || Box::new(List { field: field.clone(), elements: element(), offsets: vec![0], nulls: Nulls::default(), last: 0 }))
 }
 
@@ -124,8 +125,8 @@ fn cut_off(needed: usize, found: usize) -> Box<Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{array, array_of, base, decode};
     use crate::error::{Kind, Result};
+    use crate::types::payload::{array, array_of, base, decode};
     use arrow::array::types::Int32Type;
     use arrow::array::{ArrayRef, AsArray, ListArray};
 

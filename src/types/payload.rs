@@ -1,30 +1,30 @@
 //! Test support: values and COPY streams in the form that PostgreSQL's send functions give them.
 
-use super::catalog::{ColumnInfo, PgType, TypeKind};
-use super::decode::Decoder;
-use super::types::plan_column;
+use super::plan_column;
 use crate::error::Result;
+use crate::postgres::catalog::{ColumnInfo, PgType, TypeKind};
+use crate::postgres::decode::Decoder;
 use arrow::array::ArrayRef;
 
 /// A field of a row; `None` is NULL.
-pub(super) type Field = Option<Vec<u8>>;
+pub(crate) type Field = Option<Vec<u8>>;
 
 /// A built-in base type.
-pub(super) fn base(oid: u32, name: &str, typmod: i32) -> PgType {
+pub(crate) fn base(oid: u32, name: &str, typmod: i32) -> PgType {
     PgType { oid, typmod, name: name.to_owned(), namespace: "pg_catalog".to_owned(), kind: TypeKind::Base, element: None }
 }
 
 /// The array type of `element`.
-pub(super) fn array_of(element: PgType) -> PgType {
+pub(crate) fn array_of(element: PgType) -> PgType {
     PgType { oid: 1, typmod: -1, name: format!("_{}", element.name), element: Some(Box::new(element.clone())), ..element }
 }
 
 /// The type `numeric(precision,scale)`.
-pub(super) fn numeric_type(precision: i32, scale: i32) -> PgType {
+pub(crate) fn numeric_type(precision: i32, scale: i32) -> PgType {
     base(1700, "numeric", ((precision << 16) | (scale & 0x7FF)) + 4)
 }
 
-pub(super) fn column(name: &str, ty: PgType) -> ColumnInfo {
+pub(crate) fn column(name: &str, ty: PgType) -> ColumnInfo {
     ColumnInfo {
         name: name.to_owned(),
         attnum: 1,
@@ -38,7 +38,7 @@ pub(super) fn column(name: &str, ty: PgType) -> ColumnInfo {
 }
 
 /// The messages of a COPY as the server cuts them: the header goes with the first row, the trailer alone.
-pub(super) fn messages(rows: &[Vec<Field>]) -> Vec<Vec<u8>> {
+pub(crate) fn messages(rows: &[Vec<Field>]) -> Vec<Vec<u8>> {
     let mut header = b"PGCOPY\n\xff\r\n\0".to_vec();
     header.extend([0; 8]);
     let mut messages = Vec::new();
@@ -64,7 +64,7 @@ fn put(out: &mut Vec<u8>, field: &Field) {
 }
 
 /// `array_send` of a one-dimensional array with the given lower bound; an empty one has no dimensions.
-pub(super) fn array(elements: &[Field], lower_bound: i32) -> Vec<u8> {
+pub(crate) fn array(elements: &[Field], lower_bound: i32) -> Vec<u8> {
     let mut out = Vec::new();
     let dimensions = i32::from(!elements.is_empty());
     let nulls = i32::from(elements.iter().any(Option::is_none));
@@ -80,7 +80,7 @@ pub(super) fn array(elements: &[Field], lower_bound: i32) -> Vec<u8> {
 }
 
 /// `numeric_send` of a value as `numeric_out` prints it.
-pub(super) fn numeric(text: &str) -> Vec<u8> {
+pub(crate) fn numeric(text: &str) -> Vec<u8> {
     match text {
         "NaN" => return words(0, 0, 0xC000, 0, &[]),
         "Infinity" => return words(0, 0, 0xD000, 0x20, &[]),
@@ -109,7 +109,7 @@ pub(super) fn numeric(text: &str) -> Vec<u8> {
 }
 
 /// A numeric from its parts, right or wrong.
-pub(super) fn words(count: u16, weight: i16, sign: u16, scale: u16, digits: &[u16]) -> Vec<u8> {
+pub(crate) fn words(count: u16, weight: i16, sign: u16, scale: u16, digits: &[u16]) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend(count.to_be_bytes());
     out.extend(weight.to_be_bytes());
@@ -118,10 +118,10 @@ pub(super) fn words(count: u16, weight: i16, sign: u16, scale: u16, digits: &[u1
 }
 
 /// A small deterministic generator (xorshift64*), so that a failure repeats.
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -130,7 +130,7 @@ impl Random {
 }
 
 /// One column decoded from a whole stream.
-pub(super) fn decode(ty: PgType, wanted: &str, fields: Vec<Field>) -> Result<ArrayRef> {
+pub(crate) fn decode(ty: PgType, wanted: &str, fields: Vec<Field>) -> Result<ArrayRef> {
     let plan = plan_column(&column("c", ty), "c", &wanted.parse()?)?;
     let mut decoder = Decoder::new(&[plan], "public.t");
     for message in messages(&fields.into_iter().map(|field| vec![field]).collect::<Vec<_>>()) {

@@ -4,13 +4,14 @@
 //! its wire form (the type's send function in PostgreSQL's `utils/adt`) is read. A type that is not in the table
 //! travels as text, exactly as its output function prints it. Knows nothing of rows and streams.
 
-use super::array::list;
-use super::catalog::{PgType, TypeKind};
-use super::column::{self, Fault, Maker, Step, exact_bytes};
-use super::numeric::{Numeric, Shape};
-use super::temporal::{date, midnight, time, timestamp};
-use super::types::Select;
+use super::Select;
+use crate::columns::list::list;
+use crate::columns::{self as column, Maker};
 use crate::config::column_type::{ColumnType, DECIMAL_DIGITS_MAX};
+use crate::postgres::catalog::{PgType, TypeKind};
+use crate::values::numeric::{Numeric, Shape};
+use crate::values::temporal::{date, midnight, time, timestamp};
+use crate::values::{Fault, Step, exact_bytes};
 use arrow::array::types::{
     ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
     TimestampMicrosecondType,
@@ -18,18 +19,18 @@ use arrow::array::types::{
 use std::sync::Arc;
 
 /// How a source type gets into a destination type.
-pub(super) struct Route {
-    pub(super) select: Select,
-    pub(super) column: Maker,
+pub(crate) struct Route {
+    pub(crate) select: Select,
+    pub(crate) column: Maker,
 }
 
 /// The way from a type into `wanted`; `None` where there is none without loss.
-pub(super) fn route(ty: &PgType, wanted: &ColumnType) -> Option<Route> {
+pub(crate) fn route(ty: &PgType, wanted: &ColumnType) -> Option<Route> {
     (entry(ty).read)(ty, wanted)
 }
 
 /// The destination type that alters no value.
-pub(super) fn exact(ty: &PgType) -> ColumnType {
+pub(crate) fn exact(ty: &PgType) -> ColumnType {
     (entry(ty).exact)(ty)
 }
 

@@ -4,58 +4,17 @@
 //! anything larger than themselves allocate beforehand. Knows no PostgreSQL types: what a field's bytes mean is a
 //! closure from `types`, chosen once per column and compiled into the column's own `push`.
 
+pub(crate) mod list;
+
+use crate::values::{Fault, Step, exact_bytes};
 use arrow::array::types::ArrowPrimitiveType;
 use arrow::array::{ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, PrimitiveArray, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::DataType;
-use std::fmt::Display;
 use std::sync::Arc;
 
-/// Why a value did not become an element of the array. The decoder adds table, column and row.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// The bytes do not have the form that PostgreSQL's send function gives them.
-    Malformed(String),
-    /// A good value that the destination type has no room for.
-    Unfit {
-        /// The value as people write it.
-        value: String,
-        /// Why it does not fit, to follow "is".
-        why: String,
-    },
-    /// Text that is not UTF-8.
-    Encoding,
-    /// The caller let the batch grow beyond what 32-bit offsets reach, or Arrow refused what we built.
-    Bug(String),
-}
-
-/// The result of appending one value. Boxed, because the good case has to fit a register.
-pub(super) type Step<T = ()> = Result<T, Box<Fault>>;
-
-impl Fault {
-    #[cold]
-    pub(super) fn malformed(what: impl Into<String>) -> Box<Self> {
-        Box::new(Self::Malformed(what.into()))
-    }
-
-    #[cold]
-    pub(super) fn unfit(value: impl Into<String>, why: impl Into<String>) -> Box<Self> {
-        Box::new(Self::Unfit { value: value.into(), why: why.into() })
-    }
-
-    #[cold]
-    pub(super) fn bug(what: impl Display) -> Box<Self> {
-        Box::new(Self::Bug(what.to_string()))
-    }
-
-    #[cold]
-    pub(super) fn full() -> Box<Self> {
-        Self::bug("a batch has grown beyond 2 GiB in one column and was not cut")
-    }
-}
-
 /// One column under construction.
-pub(super) trait Column: Send {
+pub(crate) trait Column: Send {
     /// Appends the value whose wire form is `field`; adds to `held` the bytes it takes beyond [`Self::width`].
     fn push(&mut self, field: &[u8], held: &mut usize) -> Step;
 
@@ -74,44 +33,30 @@ pub(super) trait Column: Send {
 }
 
 /// A finished array, or the row, from 0, that keeps it from being one.
-pub(super) type Finished = Result<ArrayRef, (usize, Box<Fault>)>;
+pub(crate) type Finished = Result<ArrayRef, (usize, Box<Fault>)>;
 
 /// Makes one fresh column; a plan holds it, each COPY calls it.
-pub(super) type Maker = Arc<dyn Fn() -> Box<dyn Column> + Send + Sync>;
-
-/// The field as an array, or an error that says how long it should have been.
-#[inline]
-pub(super) fn exact_bytes<const N: usize>(field: &[u8]) -> Step<[u8; N]> {
-    match field.try_into() {
-        Ok(array) => Ok(array),
-        Err(_) => Err(wrong_length(N, field.len())),
-    }
-}
-
-#[cold]
-fn wrong_length(expected: usize, found: usize) -> Box<Fault> {
-    Fault::malformed(format!("{expected} bytes are expected, {found} were sent"))
-}
+pub(crate) type Maker = Arc<dyn Fn() -> Box<dyn Column> + Send + Sync>;
 
 /// Room for as many as last time and an eighth more.
-pub(super) fn with_slack(last: usize) -> usize {
+pub(crate) fn with_slack(last: usize) -> usize {
     last + last / 8
 }
 
 /// Which rows are NULL. Costs nothing while there are none: bits are written when a NULL comes, up to its row.
 #[derive(Default)]
-pub(super) struct Nulls {
+pub(crate) struct Nulls {
     bits: Option<BooleanBufferBuilder>,
 }
 
 impl Nulls {
-    pub(super) fn push(&mut self, row: usize) {
+    pub(crate) fn push(&mut self, row: usize) {
         let bits = self.bits.get_or_insert_with(|| BooleanBufferBuilder::new(1024));
         bits.append_n(row - bits.len(), true);
         bits.append(false);
     }
 
-    pub(super) fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
+    pub(crate) fn finish(&mut self, rows: usize) -> Option<NullBuffer> {
         let mut bits = self.bits.take()?;
         bits.append_n(rows - bits.len(), true);
         Some(NullBuffer::new(bits.finish()))
@@ -119,7 +64,7 @@ impl Nulls {
 }
 
 /// A column of `T`; `read` turns a field into one value.
-pub(super) fn primitive<T: ArrowPrimitiveType>(
+pub(crate) fn primitive<T: ArrowPrimitiveType>(
     data_type: DataType,
     read: impl Fn(&[u8]) -> Step<T::Native> + Copy + Send + Sync + 'static,
 ) -> Maker {
@@ -165,7 +110,7 @@ impl<T: ArrowPrimitiveType, F: Fn(&[u8]) -> Step<T::Native> + Send> Column for P
 }
 
 /// A column of booleans; one byte on the wire, 0 or 1 (`boolsend`).
-pub(super) fn boolean() -> Maker {
+pub(crate) fn boolean() -> Maker {
     Arc::new(|| Box::new(Boolean { values: BooleanBufferBuilder::new(0), nulls: Nulls::default(), last: 0 }))
 }
 
@@ -207,7 +152,7 @@ impl Column for Boolean {
 }
 
 /// A text column whose fields are the text.
-pub(super) fn text() -> Maker {
+pub(crate) fn text() -> Maker {
     variable(true, |field, out| {
         out.extend_from_slice(field);
         Ok(())
@@ -215,7 +160,7 @@ pub(super) fn text() -> Maker {
 }
 
 /// A binary column whose fields are the bytes.
-pub(super) fn binary() -> Maker {
+pub(crate) fn binary() -> Maker {
     variable(false, |field, out| {
         out.extend_from_slice(field);
         Ok(())
@@ -223,7 +168,7 @@ pub(super) fn binary() -> Maker {
 }
 
 /// A text column; `write` appends a field's text to the column's.
-pub(super) fn text_from(write: impl Fn(&[u8], &mut Vec<u8>) -> Step + Copy + Send + Sync + 'static) -> Maker {
+pub(crate) fn text_from(write: impl Fn(&[u8], &mut Vec<u8>) -> Step + Copy + Send + Sync + 'static) -> Maker {
     variable(true, write)
 }
 
@@ -307,7 +252,7 @@ fn not_utf8(data: &[u8], offsets: &[i32]) -> usize {
 }
 
 /// A column of 16 bytes per row (`uuid_send`).
-pub(super) fn uuid() -> Maker {
+pub(crate) fn uuid() -> Maker {
     Arc::new(|| Box::new(Uuid { values: Vec::new(), nulls: Nulls::default(), last: 0 }))
 }
 

@@ -5,7 +5,7 @@
 //! display scale only says how many places are printed. Nothing here rounds, except [`Numeric::float`], whose
 //! purpose that is.
 
-use super::column::{Fault, Step};
+use super::{Fault, Nearest, Step, shorten};
 
 const NEGATIVE: u16 = 0x4000;
 const NAN: u16 = 0xC000;
@@ -30,7 +30,7 @@ const POWERS_OF_TEN: [i128; 39] = {
 
 /// One value, still in the receive buffer.
 #[derive(Clone, Copy)]
-pub(super) struct Numeric<'a> {
+pub(crate) struct Numeric<'a> {
     weight: i16,
     sign: u16,
     display_scale: u16,
@@ -40,15 +40,15 @@ pub(super) struct Numeric<'a> {
 
 /// A decimal type: how many digits, how many of them after the point.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) precision: u8,
-    pub(super) scale: u8,
+pub(crate) struct Shape {
+    pub(crate) precision: u8,
+    pub(crate) scale: u8,
 }
 
 impl<'a> Numeric<'a> {
     /// Checks the header and that the digits have the length that it says. Each digit is checked where it is read.
     #[inline]
-    pub(super) fn parse(field: &'a [u8]) -> Step<Self> {
+    pub(crate) fn parse(field: &'a [u8]) -> Step<Self> {
         let Some((header, digits)) = field.split_first_chunk::<8>() else { return Err(short(field.len())) };
         let [n0, n1, w0, w1, s0, s1, d0, d1] = *header;
         let (count, display_scale) = (u16::from_be_bytes([n0, n1]), u16::from_be_bytes([d0, d1]));
@@ -62,7 +62,7 @@ impl<'a> Numeric<'a> {
     /// The value times 10^scale. An error when it has more digits than `shape`, on either side of the point, or is
     /// not a number.
     #[inline]
-    pub(super) fn decimal(&self, shape: Shape) -> Step<i128> {
+    pub(crate) fn decimal(&self, shape: Shape) -> Step<i128> {
         let negative = match self.sign {
             0 => false,
             NEGATIVE => true,
@@ -130,7 +130,7 @@ impl<'a> Numeric<'a> {
     }
 
     /// The nearest double; NaN and infinities as they are. An error when the value is beyond the range of doubles.
-    pub(super) fn float(&self) -> Step<f64> {
+    pub(crate) fn float(&self) -> Step<f64> {
         let negative = match self.sign {
             0 => false,
             NEGATIVE => true,
@@ -159,7 +159,7 @@ impl<'a> Numeric<'a> {
     }
 
     /// Appends the value as `numeric_out` prints it: all digits, as many places as the display scale says.
-    pub(super) fn print(&self, out: &mut Vec<u8>) -> Step {
+    pub(crate) fn print(&self, out: &mut Vec<u8>) -> Step {
         match self.sign {
             0 => {}
             NEGATIVE => out.push(b'-'),
@@ -229,13 +229,16 @@ impl<'a> Numeric<'a> {
     fn unfit(&self, shape: Shape) -> Box<Fault> {
         let mut text = Vec::new();
         match self.print(&mut text) {
-            Ok(()) => Fault::unfit(
-                shorten(&String::from_utf8_lossy(&text)),
-                match self.sign {
-                    0 | NEGATIVE => format!("not a number of {} digits with {} after the point", shape.precision, shape.scale),
-                    _ => "not a number that a decimal can hold".to_owned(),
-                },
-            ),
+            Ok(()) => {
+                let value = shorten(&String::from_utf8_lossy(&text));
+                let nearest = match self.sign {
+                    0 | NEGATIVE => return too_many_digits(value, shape),
+                    INFINITY => Nearest::Highest,
+                    NEGATIVE_INFINITY => Nearest::Lowest,
+                    _ => Nearest::Nothing,
+                };
+                special(value, nearest)
+            }
             Err(fault) => fault,
         }
     }
@@ -247,6 +250,16 @@ fn digit(pair: [u8; 2]) -> Step<u16> {
         value @ 0..=9999 => Ok(value),
         value => Err(bad_digit(value)),
     }
+}
+
+#[cold]
+fn too_many_digits(value: String, shape: Shape) -> Box<Fault> {
+    Fault::unfit(value, format!("not a number of {} digits with {} after the point", shape.precision, shape.scale))
+}
+
+#[cold]
+fn special(value: String, nearest: Nearest) -> Box<Fault> {
+    Fault::special(value, "not a number that a decimal can hold", nearest)
 }
 
 #[cold]
@@ -264,18 +277,10 @@ fn unknown_sign(sign: u16) -> Box<Fault> {
     Fault::malformed(format!("a numeric has the unknown sign {sign:#06x}"))
 }
 
-/// A value of 100,000 digits has no place in an error message.
-fn shorten(text: &str) -> String {
-    match text.get(..60) {
-        Some(head) if text.len() > 60 => format!("{head}… ({} characters)", text.len()),
-        _ => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{Random, numeric, words};
     use super::*;
+    use crate::types::payload::{Random, numeric, words};
 
     fn printed(field: &[u8]) -> String {
         let mut out = Vec::new();

@@ -3,7 +3,7 @@
 //! Values that the destination cannot say (infinity, 24:00:00, years beyond 64 bits of microseconds) are errors, never
 //! altered. The forms are those of `date_send`, `time_send` and `timestamp_send`.
 
-use super::column::{Fault, Step, exact_bytes};
+use super::{Fault, Nearest, Step, exact_bytes};
 use std::fmt::Display;
 
 /// From PostgreSQL's epoch, 2000-01-01, to 1970-01-01.
@@ -12,7 +12,7 @@ const DAY_MICROS: i64 = 86_400_000_000;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * DAY_MICROS;
 
 /// Days since 1970-01-01.
-pub(super) fn date(field: &[u8]) -> Step<i32> {
+pub(crate) fn date(field: &[u8]) -> Step<i32> {
     let days = finite(i32::from_be_bytes(exact_bytes(field)?), i32::MIN, i32::MAX, "date")?;
     match days.checked_add(EPOCH_DAYS) {
         Some(days) => Ok(days),
@@ -21,7 +21,7 @@ pub(super) fn date(field: &[u8]) -> Step<i32> {
 }
 
 /// The start of a date, in µs since 1970-01-01 00:00.
-pub(super) fn midnight(field: &[u8]) -> Step<i64> {
+pub(crate) fn midnight(field: &[u8]) -> Step<i64> {
     let days = date(field)?;
     match i64::from(days).checked_mul(DAY_MICROS) {
         Some(micros) => Ok(micros),
@@ -30,7 +30,7 @@ pub(super) fn midnight(field: &[u8]) -> Step<i64> {
 }
 
 /// µs since 1970-01-01 00:00.
-pub(super) fn timestamp(field: &[u8]) -> Step<i64> {
+pub(crate) fn timestamp(field: &[u8]) -> Step<i64> {
     let micros = finite(i64::from_be_bytes(exact_bytes(field)?), i64::MIN, i64::MAX, "timestamp")?;
     match micros.checked_add(EPOCH_MICROS) {
         Some(micros) => Ok(micros),
@@ -39,10 +39,10 @@ pub(super) fn timestamp(field: &[u8]) -> Step<i64> {
 }
 
 /// µs since midnight. 24:00:00 is a time of day in PostgreSQL; elsewhere it reads as 00:00 or not at all.
-pub(super) fn time(field: &[u8]) -> Step<i64> {
+pub(crate) fn time(field: &[u8]) -> Step<i64> {
     match i64::from_be_bytes(exact_bytes(field)?) {
         micros @ 0..DAY_MICROS => Ok(micros),
-        DAY_MICROS => Err(Fault::unfit("24:00:00", "not a time of day that other systems know")),
+        DAY_MICROS => Err(Fault::special("24:00:00", "not a time of day that other systems know", Nearest::Highest)),
         micros => Err(Fault::malformed(format!("a time of {micros} microseconds since midnight"))),
     }
 }
@@ -50,17 +50,17 @@ pub(super) fn time(field: &[u8]) -> Step<i64> {
 /// Takes out the two values that stand for −infinity and infinity.
 fn finite<T: Eq>(value: T, negative: T, positive: T, what: &str) -> Step<T> {
     if value == negative {
-        return Err(Fault::unfit("-infinity", format!("not a {what} that other systems know")));
+        return Err(Fault::special("-infinity", format!("not a {what} that other systems know"), Nearest::Lowest));
     }
     if value == positive {
-        return Err(Fault::unfit("infinity", format!("not a {what} that other systems know")));
+        return Err(Fault::special("infinity", format!("not a {what} that other systems know"), Nearest::Highest));
     }
     Ok(value)
 }
 
 #[cold]
 fn too_far(value: impl Display, unit: &str, limit: &str) -> Box<Fault> {
-    Fault::unfit(format!("{value} {unit} after 2000-01-01"), format!("beyond {limit}"))
+    Fault::special(format!("{value} {unit} after 2000-01-01"), format!("beyond {limit}"), Nearest::Highest)
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
     fn check<T: PartialEq + std::fmt::Debug>(found: Step<T>, expected: Result<T, &str>) {
         match (found.map_err(|fault| *fault), expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected),
-            (Err(Fault::Unfit { value, .. }), Err(expected)) => assert_eq!(value, expected),
+            (Err(Fault::Special { value, .. }), Err(expected)) => assert_eq!(value, expected),
             (Err(Fault::Malformed(_)), Err("malformed")) => {}
             (found, expected) => panic!("{found:?} is not {expected:?}"),
         }
