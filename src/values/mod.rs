@@ -7,6 +7,7 @@
 
 pub(crate) mod literal;
 pub(crate) mod numeric;
+pub(crate) mod numeric_text;
 pub(crate) mod parts;
 #[cfg(test)]
 pub(crate) mod samples;
