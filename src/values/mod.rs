@@ -5,6 +5,7 @@
 //! bytes. Promises: bytes from outside never panic, never recurse deeper than a type does, and never make anything allocate that
 //! is much larger than themselves. Knows no columns, no Arrow and no tables; [`crate::types`] says which function reads which type.
 
+mod calendar;
 pub(crate) mod literal;
 pub(crate) mod numeric;
 pub(crate) mod numeric_text;
@@ -13,6 +14,7 @@ pub(crate) mod parts;
 pub(crate) mod samples;
 mod scan;
 pub(crate) mod temporal;
+pub(crate) mod temporal_text;
 
 use std::fmt::Display;
 
