@@ -6,6 +6,7 @@
 //! is much larger than themselves. Knows no columns, no Arrow and no tables; [`crate::types`] says which function reads which type.
 
 mod calendar;
+pub(crate) mod interval;
 pub(crate) mod literal;
 pub(crate) mod numeric;
 pub(crate) mod numeric_text;
