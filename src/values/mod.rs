@@ -16,6 +16,7 @@ pub(crate) mod samples;
 mod scan;
 pub(crate) mod temporal;
 pub(crate) mod temporal_text;
+pub(crate) mod wkb;
 
 use std::fmt::Display;
 
