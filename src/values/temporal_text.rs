@@ -16,7 +16,7 @@ const ZONE_LIMIT: i32 = 16 * 3600;
 /// Days since 1970-01-01.
 pub(crate) fn date_text(field: &[u8]) -> Step<i32> {
     infinite(field, "date")?;
-    let days = whole(field, |rest, bc| date(rest, bc)).ok_or_else(|| not_a("a date", field))?;
+    let days = whole(field, date).ok_or_else(|| not_a("a date", field))?;
     if let Ok(days) = i32::try_from(days) {
         return Ok(days);
     }
