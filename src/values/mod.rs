@@ -5,6 +5,9 @@
 //! bytes. Promises: bytes from outside never panic, never recurse deeper than a type does, and never make anything allocate that
 //! is much larger than themselves. Knows no columns, no Arrow and no tables; [`crate::types`] says which function reads which type.
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub(crate) mod float;
 pub(crate) mod numeric;
 pub(crate) mod temporal;
 
