@@ -8,6 +8,7 @@
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub(crate) mod float;
+pub(crate) mod geometric;
 pub(crate) mod numeric;
 pub(crate) mod temporal;
 
@@ -53,6 +54,9 @@ pub(crate) enum Nearest {
 
 /// The result of reading one value. Boxed, because the good case has to fit a register.
 pub(crate) type Step<T = ()> = Result<T, Box<Fault>>;
+
+/// Receives the parts of a value in their order; `None` is NULL.
+pub(crate) type Parts<'a> = dyn FnMut(Option<&[u8]>) -> Step + 'a;
 
 impl Fault {
     #[cold]
