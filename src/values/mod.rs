@@ -9,6 +9,7 @@
 pub(crate) mod fixtures;
 pub(crate) mod float;
 pub(crate) mod geometric;
+pub(crate) mod network;
 pub(crate) mod numeric;
 pub(crate) mod temporal;
 
