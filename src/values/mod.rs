@@ -11,6 +11,7 @@ pub(crate) mod float;
 pub(crate) mod geometric;
 pub(crate) mod network;
 pub(crate) mod numeric;
+pub(crate) mod plain;
 pub(crate) mod search;
 pub(crate) mod temporal;
 
