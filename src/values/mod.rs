@@ -6,14 +6,21 @@
 //! is much larger than themselves. Knows no columns, no Arrow and no tables; [`crate::types`] says which function reads which type.
 
 mod calendar;
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub(crate) mod float;
+pub(crate) mod geometric;
 pub(crate) mod interval;
 pub(crate) mod literal;
+pub(crate) mod network;
 pub(crate) mod numeric;
 pub(crate) mod numeric_text;
 pub(crate) mod parts;
+pub(crate) mod plain;
 #[cfg(test)]
 pub(crate) mod samples;
 mod scan;
+pub(crate) mod search;
 pub(crate) mod temporal;
 pub(crate) mod temporal_text;
 pub(crate) mod wkb;
