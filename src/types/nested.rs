@@ -163,3 +163,7 @@ pub(crate) fn same_parts(wanted: &ColumnType, parts: &[(&str, ColumnType)]) -> O
     let same = !parts.is_empty() && found.iter().map(|(name, ty)| (name.as_str(), ty)).eq(parts.iter().map(|(name, ty)| (*name, ty)));
     same.then(|| fields_of(wanted))?
 }
+
+#[cfg(test)]
+#[path = "nested_tests.rs"]
+mod tests;
