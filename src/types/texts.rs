@@ -12,7 +12,7 @@ pub(crate) static BLOCKS: &[Block] = &[
         types: &[(25, "text"), (1043, "varchar"), (1042, "bpchar"), (19, "name"), (142, "xml"), (1790, "refcursor")],
         exact: |_| ColumnType::String,
         read: |_, wanted, _| match wanted {
-            ColumnType::Binary => both(binary(|field, out| verbatim(field, out))),
+            ColumnType::Binary => both(binary(verbatim)),
             _ => same_text(wanted),
         },
         examples: &["naïve 🦀"],
@@ -56,7 +56,7 @@ pub(crate) static BLOCKS: &[Block] = &[
         types: &[(3802, "jsonb")],
         exact: |_| ColumnType::Json,
         read: |_, wanted, _| match wanted {
-            ColumnType::Json => both(text_from(versioned_text, |field, out| verbatim(field, out))),
+            ColumnType::Json => both(text_from(versioned_text, verbatim)),
             _ => printed(wanted, versioned_text),
         },
         examples: &[r#"{"a": 1.50}"#],
