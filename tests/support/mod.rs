@@ -2,6 +2,7 @@
 //!
 //! Nothing in here knows how Lakeward works inside; it knows its command line, its files and its exit codes.
 
+pub mod canonical;
 pub mod lakeward;
 pub mod majors;
 pub mod postgres;
