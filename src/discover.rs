@@ -8,8 +8,9 @@ use crate::config::streams::{
     DefaultStreamProperties, Property, SelectedColumns, Stream, StreamEntry, StreamMetadata, StreamsFile, SyncMode, TypeSchema,
 };
 use crate::error::{Error, Result};
-use crate::postgres::catalog::{Catalog, ColumnInfo, PgType, RelationKind, TableInfo, TypeKind};
+use crate::postgres::catalog::{Catalog, ColumnInfo, RelationKind, TableInfo};
 use crate::types::exact_type;
+use crate::types::pg_type::{PgType, TypeKind};
 use serde_json::Map;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -173,7 +174,7 @@ mod tests {
             .iter()
             .find(|(name, _)| *name == ty)
             .map_or(0, |(_, oid)| *oid);
-        let ty = PgType { oid, typmod: -1, name: ty.into(), namespace: "pg_catalog".into(), kind: TypeKind::Base, element: None };
+        let ty = PgType::built_in(oid, ty);
         ColumnInfo {
             name: name.into(),
             attnum: 1,

@@ -16,7 +16,7 @@ pub async fn print(options: &ConnectOptions, plans: &[(StreamPlan, TableInfo)], 
     for (plan, table) in plans {
         let chunks: Vec<_> = chunk::plan(table, version, chunk_bytes)
             .iter()
-            .map(|c| json!({"estimated_rows": c.estimated_rows, "estimated_bytes": c.estimated_bytes, "query": chunk::query(&plan.select, c, plan.filter.as_deref())}))
+            .map(|c| json!({"estimated_rows": c.estimated_rows, "estimated_bytes": c.estimated_bytes, "query": chunk::query(&plan.select, c, plan.filter.as_deref(), plan.wire)}))
             .collect();
         let columns: Vec<_> = plan.schema.fields().iter().map(|f| json!({"name": f.name(), "type": f.data_type().to_string()})).collect();
         super::print(&json!({

@@ -67,6 +67,9 @@ fn offset_zones(ty: &DataType) -> DataType {
             let element = Field::new(element.name(), offset_zones(element.data_type()), element.is_nullable());
             DataType::List(element.into())
         }
+        DataType::Struct(fields) => DataType::Struct(
+            fields.iter().map(|field| Field::new(field.name(), offset_zones(field.data_type()), field.is_nullable())).collect(),
+        ),
         other => other.clone(),
     }
 }

@@ -105,7 +105,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     if share.readers < source.threads() {
         tracing::warn!("--memory-limit allows {} readers instead of max_threads = {}", share.readers, source.threads());
     }
-    let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now()).await?;
+    let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), source.wire()).await?;
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);

@@ -1,60 +1,133 @@
-//! PostgreSQL's arrays as list columns.
+//! Columns of values with many parts of one type, as lists: arrays, multiranges, vectors.
 //!
-//! Arrays are declared without dimensions, so that a value with more than one can be in any array column; it is an
-//! error then, never flattened. Where an array's numbering starts (its lower bound, almost always 1) is not kept.
+//! PostgreSQL declares arrays without a number of dimensions that it would hold to, so that any value can have any; a
+//! list has the depth that its type says, and a value of another depth is an error, never flattened or wrapped. An empty
+//! array has no dimensions and fits any depth. Where an array's numbering starts (its lower bound, almost always 1) is
+//! not kept.
 
-use super::{Column, Finished, Maker, Nulls, with_slack};
-use crate::values::{Fault, Step};
+use super::{Column, Finished, Maker, Nulls, push_part, with_slack};
+use crate::values::parts::Dimensions;
+use crate::values::{Fault, Parts, Step};
 use arrow::array::{ArrayRef, ListArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::FieldRef;
 use std::sync::Arc;
 
-/// A column of one-dimensional arrays whose elements go into `element`.
-pub(crate) fn list(field: FieldRef, element: Maker) -> Maker {
-    Arc::new(move || Box::new(List { field: field.clone(), elements: element(), offsets: vec![0], nulls: Nulls::default(), last: 0 }))
+/// Cuts a value into its elements, in row-major order, and says how they are arranged.
+pub(crate) type SplitList = Arc<dyn Fn(&[u8], &mut Parts<'_>) -> Step<Dimensions> + Send + Sync>;
+
+/// A column of lists whose innermost elements go into `element`. `fields` are those of the lists' elements, the
+/// outermost first: as many as there are dimensions.
+pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, binary: SplitList, text: SplitList) -> Maker {
+    Arc::new(move || {
+        Box::new(List {
+            levels: fields.iter().map(|field| Level { field: field.clone(), offsets: vec![0], last: 0 }).collect(),
+            elements: element(),
+            binary: binary.clone(),
+            text: text.clone(),
+            nulls: Nulls::default(),
+        })
+    })
 }
 
 struct List {
-    field: FieldRef,
+    /// The outermost first.
+    levels: Vec<Level>,
     elements: Box<dyn Column>,
-    offsets: Vec<i32>,
+    binary: SplitList,
+    text: SplitList,
     nulls: Nulls,
+}
+
+/// One dimension.
+struct Level {
+    field: FieldRef,
+    /// Where each list begins in the next level, and where the last ends.
+    offsets: Vec<i32>,
     last: usize,
+}
+
+impl Level {
+    fn end(&self) -> i32 {
+        self.offsets.last().copied().unwrap_or(0)
+    }
+
+    /// Appends `lists` lists of `len` elements each.
+    fn append(&mut self, lists: usize, len: usize) -> Step {
+        let len = i32::try_from(len).map_err(|_| Fault::full())?;
+        for _ in 0..lists {
+            let Some(end) = self.end().checked_add(len) else { return Err(Fault::full()) };
+            self.offsets.push(end);
+        }
+        Ok(())
+    }
+
+    /// The list that holds an element of the next level.
+    fn list_of(offsets: &[i32], element: usize) -> usize {
+        offsets.partition_point(|start| usize::try_from(*start).is_ok_and(|start| start <= element)).saturating_sub(1)
+    }
+}
+
+impl List {
+    fn push_elements(&mut self, field: &[u8], is_text: bool, held: &mut usize) -> Step {
+        let split = if is_text { &self.text } else { &self.binary };
+        let (elements, mut count) = (&mut self.elements, 0_usize);
+        let dimensions = split(field, &mut |part| {
+            count += 1;
+            push_part(elements.as_mut(), part, is_text, held)
+        })?;
+        *held += count * self.elements.width();
+        let lengths = dimensions.lengths();
+        if lengths.is_empty() {
+            return self.levels.first_mut().map_or(Ok(()), |outermost| outermost.append(1, 0));
+        }
+        if lengths.len() != self.levels.len() {
+            return Err(self.wrong_depth(lengths));
+        }
+        if lengths.iter().try_fold(1_usize, |all, len| all.checked_mul(*len)) != Some(count) || count == 0 {
+            return Err(Fault::malformed(format!("an array of {} has {count} elements", by(lengths))));
+        }
+        let mut lists = 1;
+        for (level, len) in self.levels.iter_mut().zip(lengths) {
+            level.append(lists, *len)?;
+            lists *= len;
+            *held += lists * size_of::<i32>();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn wrong_depth(&self, lengths: &[usize]) -> Box<Fault> {
+        let many = |n: usize| if n == 1 { "one dimension".to_owned() } else { format!("{n} dimensions") };
+        Fault::unfit(
+            format!("an array of {}", by(lengths)),
+            format!(
+                "not of {}; for arrays of {} the type is {}…",
+                many(self.levels.len()),
+                many(lengths.len()),
+                "list<".repeat(lengths.len())
+            ),
+        )
+    }
+}
+
+fn by(lengths: &[usize]) -> String {
+    lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
 }
 
 impl Column for List {
     fn push(&mut self, field: &[u8], held: &mut usize) -> Step {
-        let mut rest = field;
-        let count = dimensions(&mut rest)?;
-        // Each element has at least its length on the wire.
-        if count > rest.len() / 4 {
-            return Err(Fault::malformed(format!("an array claims {count} elements in {} bytes", rest.len())));
-        }
-        let start = self.offsets.last().copied().unwrap_or(0);
-        let Some(end) = i32::try_from(count).ok().and_then(|count| start.checked_add(count)) else { return Err(Fault::full()) };
-        for _ in 0..count {
-            match int(&mut rest)? {
-                -1 => self.elements.push_null(),
-                len => {
-                    let len = usize::try_from(len).map_err(|_| Fault::malformed(format!("an array element has the length {len}")))?;
-                    let Some((value, after)) = rest.split_at_checked(len) else { return Err(cut_off(len, rest.len())) };
-                    self.elements.push(value, held)?;
-                    rest = after;
-                }
-            }
-        }
-        if !rest.is_empty() {
-            return Err(Fault::malformed(format!("an array is followed by {} bytes that are not part of it", rest.len())));
-        }
-        self.offsets.push(end);
-        *held += count * self.elements.width();
-        Ok(())
+        self.push_elements(field, false, held)
+    }
+
+    fn push_text(&mut self, field: &[u8], held: &mut usize) -> Step {
+        self.push_elements(field, true, held)
     }
 
     fn push_null(&mut self) {
-        self.nulls.push(self.offsets.len() - 1);
-        self.offsets.push(self.offsets.last().copied().unwrap_or(0));
+        let Some(outermost) = self.levels.first_mut() else { return };
+        self.nulls.push(outermost.offsets.len() - 1);
+        outermost.offsets.push(outermost.end());
     }
 
     fn width(&self) -> usize {
@@ -62,65 +135,33 @@ impl Column for List {
     }
 
     fn reserve(&mut self) {
-        self.offsets.reserve_exact(with_slack(self.last));
+        self.levels.iter_mut().for_each(|level| level.offsets.reserve_exact(with_slack(level.last)));
         self.elements.reserve();
     }
 
     fn finish(&mut self) -> Finished {
-        self.last = self.offsets.len() - 1;
-        let nulls = self.nulls.finish(self.last);
-        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
-        let elements = self.elements.finish().map_err(|(element, fault)| {
-            let row = offsets.partition_point(|start| usize::try_from(*start).is_ok_and(|start| start <= element));
-            (row.saturating_sub(1), fault)
+        let rows = self.levels.first().map_or(0, |outermost| outermost.offsets.len() - 1);
+        let nulls = self.nulls.finish(rows);
+        let offsets: Vec<Vec<i32>> = self
+            .levels
+            .iter_mut()
+            .map(|level| {
+                level.last = level.offsets.len() - 1;
+                std::mem::replace(&mut level.offsets, vec![0])
+            })
+            .collect();
+        let mut array = self.elements.finish().map_err(|(element, fault)| {
+            let row = offsets.iter().rev().fold(element, |element, offsets| Level::list_of(offsets, element));
+            (row, fault)
         })?;
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        ListArray::try_new(self.field.clone(), offsets, elements, nulls)
-            .map_or_else(|e| Err((0, Fault::bug(e))), |array| Ok(Arc::new(array) as ArrayRef))
-    }
-}
-
-/// Reads an array's header (`array_send`): dimensions, whether there are NULLs, the element's type, and for each
-/// dimension its length and lower bound. Returns the number of elements.
-///
-/// The element's type is not compared with the catalog's: for an array of a domain it is the domain's, while the
-/// catalog's is the base type.
-fn dimensions(rest: &mut &[u8]) -> Step<usize> {
-    let count = int(rest)?;
-    let nulls = int(rest)?;
-    let _element_type = int(rest)?;
-    if !matches!(nulls, 0 | 1) {
-        return Err(Fault::malformed(format!("an array has the flags {nulls:#x}")));
-    }
-    match count {
-        0 => Ok(0),
-        1 => {
-            let len = int(rest)?;
-            let _lower_bound = int(rest)?;
-            usize::try_from(len).map_err(|_| Fault::malformed(format!("an array has the length {len}")))
+        for (depth, (level, offsets)) in self.levels.iter().zip(offsets).enumerate().rev() {
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+            let nulls = if depth == 0 { nulls.clone() } else { None };
+            let list = ListArray::try_new(level.field.clone(), offsets, array, nulls).map_err(|e| (0, Fault::bug(e)))?;
+            array = Arc::new(list) as ArrayRef;
         }
-        // `MAXDIM` in PostgreSQL's `c.h`.
-        2..=6 => {
-            let mut lengths = Vec::with_capacity(6);
-            for _ in 0..count {
-                lengths.push(int(rest)?.to_string());
-                int(rest)?;
-            }
-            Err(Fault::unfit(format!("an array of {}", lengths.join(" × ")), "not one-dimensional"))
-        }
-        _ => Err(Fault::malformed(format!("an array has {count} dimensions"))),
+        Ok(array)
     }
-}
-
-fn int(rest: &mut &[u8]) -> Step<i32> {
-    let Some((bytes, after)) = rest.split_first_chunk::<4>() else { return Err(cut_off(4, rest.len())) };
-    *rest = after;
-    Ok(i32::from_be_bytes(*bytes))
-}
-
-#[cold]
-fn cut_off(needed: usize, found: usize) -> Box<Fault> {
-    Fault::malformed(format!("an array ends early: {needed} bytes are expected, {found} are left"))
 }
 
 #[cfg(test)]
@@ -174,10 +215,10 @@ mod tests {
         let error = ints(field).expect_err("two dimensions");
         assert_eq!(error.kind(), Kind::Schema);
         assert!(
-            error.to_string().contains("column `c` of public.t, row 1 of its chunk: an array of 2 × 1 is not one-dimensional"),
+            error.to_string().contains("column `c` of public.t, row 1 of its chunk: an array of 2 × 1 is not of one dimension"),
             "{error}"
         );
-        assert!(error.advice().is_some_and(|hint| hint.contains("`string`")));
+        assert!(error.advice().is_some_and(|hint| hint.contains("\"string\"")));
     }
 
     #[test]

@@ -284,7 +284,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::postgres::catalog::{PgType, TypeKind};
+    use crate::types::pg_type::PgType;
     use serde_json::json;
 
     fn columns() -> Vec<ColumnInfo> {
@@ -292,7 +292,7 @@ mod tests {
             name: name.into(),
             attnum: 1,
             declared: ty.into(),
-            ty: PgType { oid: 0, typmod, name: ty.into(), namespace: "pg_catalog".into(), kind: TypeKind::Base, element: None },
+            ty: PgType { typmod, ..PgType::built_in(0, ty) },
             not_null: false,
             generated: false,
             identity: false,

@@ -53,7 +53,11 @@ pub fn merge(old: &StreamsFile, new: StreamsFile) -> StreamsFile {
                     let id = (namespace.clone(), metadata.stream_name.clone());
                     let stream = new_streams.get(&id)?;
                     let selected_columns = Some(columns(metadata, old_streams.get(&id).copied(), stream));
-                    Some(StreamMetadata { selected_columns, ..metadata.clone() })
+                    let exists = |name: &String| name == "*" || stream.type_schema.properties.contains_key(name);
+                    let mut kept = StreamMetadata { selected_columns, ..metadata.clone() };
+                    kept.column_types.retain(|name, _| exists(name));
+                    kept.special_values.retain(|name, _| exists(name));
+                    Some(kept)
                 })
                 .collect();
             if !chosen.is_empty() {
@@ -193,6 +197,8 @@ fn differs(old_metadata: &StreamMetadata, old: &Stream, metadata: &StreamMetadat
             metadata.filter_config.clone(),
             metadata.append_mode,
             metadata.use_source_column_names,
+            metadata.column_types.clone(),
+            metadata.special_values.clone(),
         )
     };
     let placed = |stream: &Stream| (stream.sync_mode.clone(), stream.destination_database.clone(), stream.destination_table.clone());

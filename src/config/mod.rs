@@ -31,6 +31,7 @@ mod shape;
 pub mod source;
 pub mod streams;
 pub mod suggest;
+mod type_name;
 
 pub use destination::Destination;
 pub use load::{FileKind, Loaded, load, load_with};

@@ -4,12 +4,14 @@
 //! warning, as OLake does, because a table that is silently missing is found out too late. It does not know the database: that a
 //! table or column still exists is checked against [`crate::postgres::catalog::load_tables`].
 
+use super::column_type::ColumnType;
 use super::filter::Filter;
 use super::naming;
 use super::streams::{Property, SelectedColumns, Stream, StreamMetadata, StreamsFile, SyncMode};
 use crate::error::{Context, Error, Result};
 use crate::postgres::catalog::TableInfo;
 use crate::postgres::scope::closest;
+use crate::types::special::SpecialValues;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +29,8 @@ pub struct Chosen {
     pub columns: Vec<ChosenColumn>,
     /// Chosen columns that OLake adds (`_olake_timestamp` …), in the catalog's order; the engine fills or refuses them.
     pub olake_columns: Vec<String>,
+    /// The policy for special values of columns that are not listed.
+    pub special_default: SpecialValues,
     /// Whether columns that the catalog does not list are taken as well.
     pub takes_new_columns: bool,
     /// Database in the destination.
@@ -46,8 +50,10 @@ pub struct ChosenColumn {
     pub source: String,
     /// Name in the destination.
     pub destination: String,
-    /// Names of destination types as the catalog has them, `"null"` included.
+    /// Names of destination types as the catalog has them, `"null"` included; or the one that `column_types` says.
     pub types: Vec<String>,
+    /// What becomes of values that the type has no place for.
+    pub special: SpecialValues,
 }
 
 /// The filter of `chosen` as an SQL condition for `table`.
@@ -146,6 +152,13 @@ fn choose_one(stream: &Stream, metadata: &StreamMetadata, place: &str, at: usize
     let known = |name: &str| properties.iter().any(|(known, property)| *known == name && !property.olake_column);
     let wanted = wanted(metadata, &properties).doing(|| format!("{place}.selected_columns"))?;
 
+    for (name, ty) in &metadata.column_types {
+        let at = || format!("{place}.column_types.{name}");
+        known_or(name, known, &properties).doing(at)?;
+        ty.parse::<ColumnType>().doing(at)?;
+    }
+    let policies = Policies::parse(metadata, |name| known_or(name, known, &properties)).doing(|| format!("{place}.special_values"))?;
+
     let mut columns = Vec::new();
     let mut olake_columns = Vec::new();
     for (name, property) in &properties {
@@ -156,7 +169,8 @@ fn choose_one(stream: &Stream, metadata: &StreamMetadata, place: &str, at: usize
             olake_columns.push((*name).to_owned());
         } else {
             let destination = naming::column(name, &property.destination_column_name, metadata.use_source_column_names);
-            columns.push(ChosenColumn { source: (*name).to_owned(), destination, types: property.types.clone() });
+            let types = metadata.column_types.get(*name).map_or_else(|| property.types.clone(), |ty| vec![ty.clone()]);
+            columns.push(ChosenColumn { source: (*name).to_owned(), destination, types, special: policies.of(name) });
         }
     }
     if columns.is_empty() && properties.iter().any(|(_, property)| !property.olake_column) {
@@ -186,12 +200,39 @@ fn choose_one(stream: &Stream, metadata: &StreamMetadata, place: &str, at: usize
         metadata: metadata.clone(),
         columns,
         olake_columns,
+        special_default: policies.others,
         takes_new_columns: metadata.selected_columns.as_ref().is_none_or(|selected| selected.sync_new_columns),
         destination_database,
         destination_table,
         sync_mode,
         filter,
     })
+}
+
+/// The policies for special values.
+struct Policies<'a> {
+    named: BTreeMap<&'a str, SpecialValues>,
+    others: SpecialValues,
+}
+
+impl<'a> Policies<'a> {
+    fn parse(metadata: &'a StreamMetadata, known: impl Fn(&str) -> Result<()>) -> Result<Self> {
+        let mut policies = Self { named: BTreeMap::new(), others: SpecialValues::default() };
+        for (name, policy) in &metadata.special_values {
+            let policy = SpecialValues::parse(policy).doing(|| name)?;
+            if name == "*" {
+                policies.others = policy;
+            } else {
+                known(name)?;
+                policies.named.insert(name, policy);
+            }
+        }
+        Ok(policies)
+    }
+
+    fn of(&self, name: &str) -> SpecialValues {
+        self.named.get(name).copied().unwrap_or(self.others)
+    }
 }
 
 /// The columns of a stream as typed values.

@@ -11,6 +11,7 @@ use super::shape::Findings;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, SslMode};
 use crate::postgres::scope::Scope;
+use crate::types::Wire;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -72,6 +73,9 @@ pub struct Source {
     pub statement_timeout_s: Option<Seconds>,
     /// Ours: `lock_timeout` of every session: how long to wait for a table that another session has locked exclusively. Default 60 s; 0: for ever.
     pub lock_timeout_s: Option<Seconds>,
+    /// Ours: the form in which tables are read. `text` costs more and is for servers whose types cannot send binary; the values are the same. Default `binary`.
+    #[schemars(extend("enum" = ["binary", "text"]))]
+    pub copy_format: Option<String>,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
     pub application_name: Option<String>,
 
@@ -220,6 +224,11 @@ impl Source {
         let seconds = |limit: Option<Seconds>| limit.map(|Seconds(limit)| limit);
         keywords.timeouts(seconds(self.connect_timeout_s), seconds(self.statement_timeout_s), seconds(self.lock_timeout_s));
         keywords.finish(default_mode)
+    }
+
+    /// The form in which tables are read.
+    pub fn wire(&self) -> Wire {
+        if self.copy_format.as_deref() == Some("text") { Wire::Text } else { Wire::Binary }
     }
 
     /// What discover looks at.

@@ -57,6 +57,12 @@ pub struct StreamMetadata {
     /// Chosen columns; absent means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected_columns: Option<SelectedColumns>,
+    /// Ours: destination types of single columns, over what `type_schema` says: `{"amount": "decimal(20,4)"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub column_types: BTreeMap<String, String>,
+    /// Ours: what becomes of values that a destination type has no place for (NaN and infinities in a decimal, infinite dates and timestamps, 24:00), by column, `*` for all others: `error`, `null`, `clamp` or `string`. Absent: `error`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub special_values: BTreeMap<String, String>,
 }
 
 /// Chosen columns of a stream.

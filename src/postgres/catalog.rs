@@ -7,6 +7,7 @@ use super::catalog_assembly::{Assembly, describe};
 use super::catalog_query as query;
 use super::scope::{Patterns, Scope, closest};
 use crate::error::{Context, Error, Result};
+use crate::types::pg_type::PgType;
 use std::collections::HashMap;
 use tokio_postgres::Client;
 
@@ -214,38 +215,6 @@ pub struct Leaf {
     pub estimated_rows: Option<u64>,
     /// A foreign table as a partition has no ctid; it is read whole.
     pub foreign: bool,
-}
-
-/// `pg_type.typtype`, as far as decoding cares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TypeKind {
-    /// Base type.
-    Base,
-    /// Enum: text on the wire.
-    Enum,
-    /// Composite.
-    Composite,
-    /// Range or multirange.
-    Range,
-    /// Pseudo-type or other.
-    Other,
-}
-
-/// A column's type with domains resolved to their base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PgType {
-    /// `pg_type.oid` after resolving domains.
-    pub oid: u32,
-    /// Type modifier (of the domain if the domain has one), -1 for none.
-    pub typmod: i32,
-    /// `pg_type.typname` after resolving domains, e.g. `int4`, `_text`, `mood`.
-    pub name: String,
-    /// Schema of the type.
-    pub namespace: String,
-    /// What kind of type.
-    pub kind: TypeKind,
-    /// Element type, domains resolved, for array types (`typelem` with `typcategory = 'A'`).
-    pub element: Option<Box<PgType>>,
 }
 
 /// One column.

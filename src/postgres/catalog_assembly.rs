@@ -2,16 +2,19 @@
 //!
 //! Pure but for [`describe`], which asks for the details of the relations that were chosen.
 
-use super::catalog::{Access, ColumnInfo, Leaf, PgType, RelationKind, TableInfo, TypeKind, qualified};
+use super::catalog::{Access, ColumnInfo, Leaf, RelationKind, TableInfo, qualified};
 use super::catalog_query::{self as query, Column, Relation, Select, Server, Size, TypeRow};
 use super::scope::{Patterns, Scope};
 use crate::error::{Context, Error, Result};
+use crate::types::pg_type::{Attribute, PgType, TypeKind};
 use postgres_protocol::escape::escape_identifier;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tokio_postgres::Client;
 
 /// Domains over arrays over domains …: deeper than any real type, and a bound for the recursion.
 const TYPE_DEPTH_MAX: usize = 32;
+/// OID of `money`, whose values mean nothing without the number of places.
+const MONEY: u32 = 790;
 
 /// A heap has fewer blocks than this (`MaxBlockNumber` + 1).
 const PAGES_MAX: u64 = u32::MAX as u64;
@@ -210,7 +213,10 @@ pub(super) async fn describe(
 
     let columns = query::columns(client, server, wanted).await.doing(|| "list columns")?;
     let type_oids: BTreeSet<u32> = columns.iter().map(|column| column.type_oid).collect();
-    let types = query::types(client, &type_oids.into_iter().collect::<Vec<_>>()).await.doing(|| "list types")?;
+    let mut types = query::types(client, server, &type_oids.into_iter().collect::<Vec<_>>()).await.doing(|| "list types")?;
+    if let Some(money) = types.get_mut(&MONEY) {
+        money.typmod = query::money_places(client).await.doing(|| "ask how many places money has")?;
+    }
     let keys = query::keys(client, server, wanted).await.doing(|| "list primary keys")?;
     let sizes = query::sizes(client, &heap_oids.into_iter().collect::<Vec<_>>()).await.doing(|| "ask for sizes of tables")?;
     if sizes.is_none() {
@@ -305,7 +311,8 @@ fn rows(relation: &Relation, leaves: &[Leaf]) -> Option<u64> {
 
 fn column_info(column: Column, types: &HashMap<u32, TypeRow>, checked: bool) -> Result<ColumnInfo> {
     Ok(ColumnInfo {
-        ty: resolve(types, column.type_oid, column.typmod, 0).doing(|| format!("resolve the type of column {}", column.name))?,
+        ty: resolve(types, column.type_oid, column.typmod, column.dimensions, 0)
+            .doing(|| format!("resolve the type of column {}", column.name))?,
         declared: declared(types, &column),
         name: column.name,
         attnum: column.attnum,
@@ -330,27 +337,46 @@ fn is_array(ty: &TypeRow) -> bool {
     ty.category == 'A' && ty.element != 0
 }
 
-/// Follows domains to their base, and arrays into their elements.
-fn resolve(types: &HashMap<u32, TypeRow>, mut oid: u32, mut typmod: i32, depth: usize) -> Result<PgType> {
+/// Follows domains to their base, and types into what they are made of. `dimensions` is what the column declares.
+fn resolve(types: &HashMap<u32, TypeRow>, mut oid: u32, mut typmod: i32, mut dimensions: i32, depth: usize) -> Result<PgType> {
     for _ in depth..TYPE_DEPTH_MAX {
         let ty = types.get(&oid).ok_or_else(|| Error::source_db(format!("type {oid} was dropped meanwhile")).transient())?;
         if ty.typtype == 'd' {
             if ty.typmod != -1 {
                 typmod = ty.typmod;
             }
+            dimensions = dimensions.max(ty.dimensions);
             oid = ty.base;
             continue;
         }
-        // The modifier of numeric(12,2)[] is that of its elements.
-        let element = if is_array(ty) { Some(Box::new(resolve(types, ty.element, typmod, depth + 1)?)) } else { None };
+        let part = |oid: u32, typmod: i32, dimensions: i32| resolve(types, oid, typmod, dimensions, depth + 1);
         let kind = match ty.typtype {
+            'b' if is_array(ty) => TypeKind::Array {
+                // The modifier of numeric(12,2)[] is that of its elements.
+                element: Box::new(part(ty.element, typmod, 0)?),
+                dimensions: usize::try_from(dimensions).unwrap_or(0).max(1),
+            },
             'b' => TypeKind::Base,
             'e' => TypeKind::Enum,
-            'c' => TypeKind::Composite,
-            'r' | 'm' => TypeKind::Range,
+            'c' => TypeKind::Composite(
+                ty.attributes
+                    .iter()
+                    .map(|a| Ok(Attribute { name: a.name.clone(), ty: part(a.type_oid, a.typmod, a.dimensions)? }))
+                    .collect::<Result<_>>()?,
+            ),
+            'r' if ty.ranges_over != 0 => TypeKind::Range(Box::new(part(ty.ranges_over, -1, 0)?)),
+            'm' if ty.ranges_over != 0 => TypeKind::Multirange(Box::new(part(ty.ranges_over, -1, 0)?)),
             _ => TypeKind::Other,
         };
-        return Ok(PgType { oid, typmod, name: ty.name.clone(), namespace: ty.namespace.clone(), kind, element });
+        return Ok(PgType {
+            oid,
+            typmod: if oid == MONEY { ty.typmod } else { typmod },
+            name: ty.name.clone(),
+            namespace: ty.namespace.clone(),
+            kind,
+            delimiter: u8::try_from(ty.delimiter).unwrap_or(b','),
+            sends: ty.sends,
+        });
     }
     Err(Error::source_db(format!("type {oid} is nested more than {TYPE_DEPTH_MAX} levels deep")))
 }
@@ -361,7 +387,22 @@ mod tests {
 
     fn ty(typtype: char, category: char, element: u32, base: u32, typmod: i32) -> TypeRow {
         let (name, namespace) = (format!("{typtype}{category}"), "s".to_owned());
-        TypeRow { name, quoted_namespace: namespace.clone(), namespace, visible: false, typtype, category, element, base, typmod }
+        TypeRow {
+            name,
+            quoted_namespace: namespace.clone(),
+            namespace,
+            visible: false,
+            typtype,
+            category,
+            element,
+            base,
+            typmod,
+            dimensions: 0,
+            delimiter: ',',
+            sends: true,
+            ranges_over: 0,
+            attributes: Vec::new(),
+        }
     }
 
     #[test]
@@ -375,7 +416,8 @@ mod tests {
             (5, ty('d', 'A', 0, 4, -1)),
         ]);
         let found = |oid, typmod| {
-            resolve(&types, oid, typmod, 0).map(|ty| (ty.oid, ty.typmod, ty.element.map(|element| (element.oid, element.typmod))))
+            resolve(&types, oid, typmod, 0, 0)
+                .map(|ty| (ty.oid, ty.typmod, ty.parts().first().map(|element| (element.oid, element.typmod))))
         };
         assert_eq!(found(1, 7).expect("a base type"), (1, 7, None));
         assert_eq!(found(3, -1).expect("a domain"), (1, 99, None));
@@ -386,7 +428,7 @@ mod tests {
     fn types_that_contain_themselves_or_are_gone_are_errors() {
         let types = HashMap::from([(1, ty('d', 'N', 0, 1, -1)), (2, ty('b', 'A', 2, 0, -1)), (3, ty('d', 'A', 0, 9, -1))]);
         for oid in [1, 2, 3] {
-            assert!(resolve(&types, oid, -1, 0).is_err(), "{oid}");
+            assert!(resolve(&types, oid, -1, 0, 0).is_err(), "{oid}");
         }
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Column {
     pub name: String,
     pub type_oid: u32,
     pub typmod: i32,
+    /// Dimensions that an array is declared with.
+    pub dimensions: i32,
     /// As `format_type` prints it under the session's search path.
     pub formatted: String,
     pub not_null: bool,
@@ -85,6 +87,25 @@ pub(super) struct TypeRow {
     pub element: u32,
     pub base: u32,
     pub typmod: i32,
+    /// Dimensions of a domain over an array.
+    pub dimensions: i32,
+    /// `typdelim`.
+    pub delimiter: char,
+    /// Whether it has a send function.
+    pub sends: bool,
+    /// A range's subtype, a multirange's range; 0 for all others.
+    pub ranges_over: u32,
+    /// A composite type's attributes.
+    pub attributes: Vec<AttributeRow>,
+}
+
+/// A row of `pg_attribute` of a composite type.
+#[derive(Clone, Debug)]
+pub(super) struct AttributeRow {
+    pub name: String,
+    pub type_oid: u32,
+    pub typmod: i32,
+    pub dimensions: i32,
 }
 
 /// Sizes of one heap, in bytes.
@@ -212,7 +233,7 @@ pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32])
     };
     let sql = format!(
         "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod), \
-             a.attnotnull {validated}, {generated}, a.attidentity <> '', d.description \
+             a.attnotnull {validated}, {generated}, a.attidentity <> '', d.description, a.attndims::int4 \
          FROM pg_catalog.pg_attribute a \
          LEFT JOIN pg_catalog.pg_description d ON d.objoid = a.attrelid AND d.objsubid = a.attnum \
              AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass \
@@ -234,39 +255,84 @@ pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32])
                 generated: get(row, 7)?,
                 identity: get(row, 8)?,
                 comment: get(row, 9)?,
+                dimensions: get(row, 10)?,
             })
         })
         .collect()
 }
 
-/// `oids` and every type that they are made of: bases of domains, elements of arrays.
-pub(super) async fn types(client: &Client, oids: &[u32]) -> Result<HashMap<u32, TypeRow>> {
-    let sql = "WITH RECURSIVE wanted (oid) AS ( \
+/// `oids` and every type that they are made of: bases of domains, elements of arrays, subtypes of ranges, ranges of multiranges,
+/// attributes of composite types.
+pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Result<HashMap<u32, TypeRow>> {
+    // Multiranges came with 14.
+    let of_multirange = if server.version >= 140_000 { "OR r.rngmultitypid = t.oid" } else { "" };
+    let ranges_over = format!(
+        "(SELECT CASE WHEN r.rngtypid = t.oid THEN r.rngsubtype ELSE r.rngtypid END FROM pg_catalog.pg_range r \
+          WHERE r.rngtypid = t.oid {of_multirange})"
+    );
+    let sql = format!(
+        "WITH RECURSIVE wanted (oid) AS ( \
             SELECT pg_catalog.unnest($1) \
             UNION \
             SELECT part.oid FROM wanted w JOIN pg_catalog.pg_type t ON t.oid = w.oid \
-            CROSS JOIN LATERAL (VALUES (t.typbasetype), (t.typelem)) part (oid) WHERE part.oid <> 0) \
+            CROSS JOIN LATERAL ( \
+                VALUES (t.typbasetype), (t.typelem), (CASE WHEN t.typtype IN ('r', 'm') THEN {ranges_over} END) \
+                UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                    WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) part (oid) \
+            WHERE part.oid <> 0) \
         SELECT t.oid, t.typname::text, n.nspname::text, pg_catalog.quote_ident(n.nspname::text), pg_catalog.pg_type_is_visible(t.oid), \
-            t.typtype::text, t.typcategory::text, t.typelem, t.typbasetype, t.typtypmod \
-        FROM wanted w JOIN pg_catalog.pg_type t ON t.oid = w.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace";
-    rows(client, sql, &[(&oids, Type::OID_ARRAY)])
-        .await?
-        .iter()
-        .map(|row| {
-            let ty = TypeRow {
-                name: get(row, 1)?,
-                namespace: get(row, 2)?,
-                quoted_namespace: get(row, 3)?,
-                visible: get::<Option<bool>>(row, 4)?.unwrap_or(false),
-                typtype: letter(row, 5)?,
-                category: letter(row, 6)?,
-                element: get(row, 7)?,
-                base: get(row, 8)?,
-                typmod: get(row, 9)?,
-            };
-            Ok((get(row, 0)?, ty))
-        })
-        .collect()
+            t.typtype::text, t.typcategory::text, t.typelem, t.typbasetype, t.typtypmod, t.typndims, t.typdelim::text, t.typsend <> 0, \
+            CASE WHEN t.typtype IN ('r', 'm') THEN {ranges_over} END \
+        FROM wanted w JOIN pg_catalog.pg_type t ON t.oid = w.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
+    );
+    let found = rows(client, &sql, &[(&oids, Type::OID_ARRAY)]).await?;
+    let mut types = HashMap::with_capacity(found.len());
+    for row in &found {
+        let ty = TypeRow {
+            name: get(row, 1)?,
+            namespace: get(row, 2)?,
+            quoted_namespace: get(row, 3)?,
+            visible: get::<Option<bool>>(row, 4)?.unwrap_or(false),
+            typtype: letter(row, 5)?,
+            category: letter(row, 6)?,
+            element: get(row, 7)?,
+            base: get(row, 8)?,
+            typmod: get(row, 9)?,
+            dimensions: get(row, 10)?,
+            delimiter: letter(row, 11)?,
+            sends: get(row, 12)?,
+            ranges_over: get::<Option<u32>>(row, 13)?.unwrap_or(0),
+            attributes: Vec::new(),
+        };
+        types.insert(get(row, 0)?, ty);
+    }
+    let composites: Vec<u32> = types.iter().filter(|(_, ty): &(&u32, &TypeRow)| ty.typtype == 'c').map(|(oid, _)| *oid).collect();
+    for (oid, attribute) in attributes(client, &composites).await? {
+        types.entry(oid).and_modify(|ty| ty.attributes.push(attribute));
+    }
+    Ok(types)
+}
+
+/// Attributes of composite types, each with its type's OID, in order.
+async fn attributes(client: &Client, types: &[u32]) -> Result<Vec<(u32, AttributeRow)>> {
+    if types.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT t.oid, a.attname::text, a.atttypid, a.atttypmod, a.attndims::int4 FROM pg_catalog.pg_type t \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped \
+         WHERE t.oid = ANY ($1) ORDER BY t.oid, a.attnum";
+    let found = rows(client, sql, &[(&types, Type::OID_ARRAY)]).await?;
+    let attribute = |row: &Row| {
+        Ok((get(row, 0)?, AttributeRow { name: get(row, 1)?, type_oid: get(row, 2)?, typmod: get(row, 3)?, dimensions: get(row, 4)? }))
+    };
+    found.iter().map(attribute).collect()
+}
+
+/// How many places after the point `money` has under the session's `lc_monetary`, which the database's owner has chosen.
+pub(super) async fn money_places(client: &Client) -> Result<i32> {
+    // A sum of money is stored as a whole number of the smallest unit; the cast divides it.
+    let rows = rows(client, "SELECT pg_catalog.scale('1'::pg_catalog.money::pg_catalog.numeric)", &[]).await?;
+    rows.first().map_or(Ok(2), |row| get(row, 0))
 }
 
 /// (relation, column) of the primary keys of `relations`, in key order. An invalid key (of a partitioned parent whose partitions do

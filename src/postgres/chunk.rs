@@ -6,6 +6,7 @@
 //! (`exported`), and [`Chunk::filenode`] tells a later run whether the heap is still the same.
 
 use super::catalog::{Access, Leaf, RelationKind, TableInfo};
+use crate::types::Wire;
 use postgres_protocol::escape::escape_identifier;
 use serde::{Deserialize, Serialize};
 
@@ -190,9 +191,9 @@ pub fn predicate(chunk: &Chunk) -> Option<String> {
     }
 }
 
-/// The query that sends a chunk in PostgreSQL's binary COPY format. `columns` are select expressions; none is allowed and gives
-/// rows without fields. `filter` is a condition in SQL.
-pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>) -> String {
+/// The query that sends a chunk by COPY in the given form. `columns` are select expressions; none is allowed and gives rows
+/// without fields. `filter` is a condition in SQL.
+pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>, wire: Wire) -> String {
     let mut query = String::from("COPY (SELECT ");
     if !columns.is_empty() {
         query.push_str(&columns.join(", "));
@@ -205,7 +206,10 @@ pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>) -> String 
         query.push_str(" WHERE ");
         query.push_str(&conditions.join(" AND "));
     }
-    query.push_str(") TO STDOUT (FORMAT binary)");
+    query.push_str(match wire {
+        Wire::Binary => ") TO STDOUT (FORMAT binary)",
+        Wire::Text => ") TO STDOUT (FORMAT text)",
+    });
     query
 }
 
@@ -376,7 +380,8 @@ mod tests {
             (&[], chunk(5, Some(9)), None, r#"SELECT FROM ONLY "My ""S"""."t" WHERE ctid >= '(5,0)'::tid AND ctid < '(9,0)'::tid"#),
             (&[], Chunk { tree: true, ..chunk(0, None) }, Some("x"), r#"SELECT FROM "My ""S"""."t" WHERE (x)"#),
         ] {
-            assert_eq!(query(columns, &chunk, filter), format!("COPY ({expected}) TO STDOUT (FORMAT binary)"));
+            assert_eq!(query(columns, &chunk, filter, Wire::Binary), format!("COPY ({expected}) TO STDOUT (FORMAT binary)"));
+            assert_eq!(query(columns, &chunk, filter, Wire::Text), format!("COPY ({expected}) TO STDOUT (FORMAT text)"));
         }
     }
 

@@ -10,6 +10,7 @@ mod certificate;
 pub mod chunk;
 pub mod connect;
 pub mod copy;
+mod copy_line;
 pub mod decode;
 pub mod exported;
 mod frame;

@@ -25,7 +25,7 @@ pub struct BatchLimits {
     pub batch_bytes: usize,
 }
 
-/// Runs `sql` (a COPY … TO STDOUT in binary format) and sends its rows as batches. Returns the number of rows.
+/// Runs `sql` (a COPY … TO STDOUT in the plan's form) and sends its rows as batches. Returns the number of rows.
 ///
 /// When the other side has hung up (the writer failed and says why itself) it stops early without an error.
 pub async fn read_chunk(
@@ -38,7 +38,7 @@ pub async fn read_chunk(
 ) -> Result<u64> {
     // Builders grow by doubling, so a batch may occupy twice what it holds.
     let usual = 2 * limits.batch_bytes + OVERSHOOT;
-    let mut decoder = Decoder::new(&plan.columns, &plan.id);
+    let mut decoder = Decoder::new(&plan.columns, &plan.id, plan.wire);
     let mut reservation = Some(limits.memory.reserve(usual).await?);
     let mut copy = connection.copy_out(sql).await?;
     let mut rows: u64 = 0;

@@ -23,6 +23,7 @@ use crate::memory::Memory;
 use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::{Exported, Relations};
+use crate::types::Wire;
 use backfill::BatchLimits;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -87,6 +88,7 @@ pub async fn plan_streams(
     chosen: Vec<Chosen>,
     collapse: bool,
     now: DateTime<Utc>,
+    wire: Wire,
 ) -> Result<Vec<(StreamPlan, TableInfo)>> {
     let session = connect::session(options).await?;
     let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
@@ -94,7 +96,7 @@ pub async fn plan_streams(
     let labels = catalog::enum_labels(&session.client).await?;
     let mut plans = Vec::with_capacity(tables.len());
     for (chosen, table) in chosen.into_iter().zip(tables) {
-        let mut plan = plan::plan(chosen, &table, now)?;
+        let mut plan = plan::plan(chosen, &table, now, wire)?;
         plan.fingerprint.push_str(&format!("|{}|{}", options.user, enum_labels(&table, &labels)));
         if plan.filter.is_some() {
             // A literal that the column's type does not take is found now, not after an hour of other tables.
@@ -108,7 +110,7 @@ pub async fn plan_streams(
 
 /// The labels of the enums that a table's columns use: a label can be renamed without a row changing.
 fn enum_labels(table: &TableInfo, labels: &HashMap<u32, String>) -> String {
-    let types = table.columns.iter().flat_map(|c| [Some(&c.ty), c.ty.element.as_deref()]).flatten();
+    let types = table.columns.iter().flat_map(|c| c.ty.walk());
     types.filter_map(|ty| labels.get(&ty.oid)).map(String::as_str).collect::<Vec<_>>().join(";")
 }
 

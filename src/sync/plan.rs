@@ -5,9 +5,11 @@ use crate::config::naming;
 use crate::config::selection::{self, Chosen};
 use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
-use crate::postgres::catalog::{ColumnInfo, PgType, TableInfo, TypeKind};
+use crate::postgres::catalog::{ColumnInfo, TableInfo};
 use crate::postgres::quote;
-use crate::types::{self, ColumnPlan};
+use crate::types::pg_type::PgType;
+use crate::types::special::SpecialValues;
+use crate::types::{self, ColumnPlan, Wire};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::collections::HashSet;
@@ -21,6 +23,8 @@ pub struct StreamPlan {
     pub id: String,
     /// What the user chose.
     pub chosen: Chosen,
+    /// The form in which values come.
+    pub wire: Wire,
     /// How each selected expression is decoded, in order.
     pub columns: Vec<ColumnPlan>,
     /// The expressions of the SELECT list, in the same order.
@@ -45,39 +49,40 @@ impl StreamPlan {
     }
 }
 
-/// Plans a stream. `now` is the time of ingestion, one for the whole run.
-pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<StreamPlan> {
+/// Plans a stream. `now` is the time of ingestion, one for the whole run; `wire` the form in which values are to come.
+pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire) -> Result<StreamPlan> {
     let id = format!("{}.{}", table.namespace, table.name);
-    plan_stream(chosen, table, now).map_err(|e| e.doing(format!("plan {id}")))
+    plan_stream(chosen, table, now, wire).map_err(|e| e.doing(format!("plan {id}")))
 }
 
-fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<StreamPlan> {
+fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire) -> Result<StreamPlan> {
     refuse_what_is_not_built(&chosen)?;
     let mut notes = Vec::new();
     let mut columns = Vec::new();
     let mut select = Vec::new();
-    let mut push = |column: &ColumnInfo, name: &str, wanted: &ColumnType, expression: String| -> Result<()> {
-        let plan = types::plan_column(column, name, wanted)?;
-        select.push(plan.select.expression(&expression));
+    let mut push = |column: &ColumnInfo, name: &str, wanted: &ColumnType, special: SpecialValues, expression: String| -> Result<()> {
+        let mut plan = types::plan_column(column, name, wanted, special)?;
+        plan.key = table.primary_key.contains(&column.name);
+        select.push(plan.select(wire).expression(&expression));
         columns.push(plan);
         Ok(())
     };
     let chosen_columns = source_columns(&chosen, table, &mut notes)?;
     if chosen.metadata.normalization == Some(true) {
-        for (column, name, wanted) in &chosen_columns {
-            push(column, name, wanted, quote::identifier(&column.name))?;
+        for Planned { column, name, wanted, special } in &chosen_columns {
+            push(column, name, wanted, *special, quote::identifier(&column.name))?;
         }
     } else {
-        let row: Vec<_> = chosen_columns.iter().map(|(column, _, _)| quote::identifier(&column.name)).collect();
+        let row: Vec<_> = chosen_columns.iter().map(|planned| quote::identifier(&planned.column.name)).collect();
         let json = match row.is_empty() {
             true => "'{}'::json".to_owned(),
             false => format!("row_to_json((SELECT row_of_stream FROM (SELECT {}) row_of_stream))", row.join(", ")),
         };
-        push(&synthetic("data", 114, "json"), "data", &ColumnType::Json, json)?;
+        push(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error, json)?;
     }
     for name in &chosen.olake_columns {
         let (column, wanted, expression) = olake_column(name, table, now)?;
-        push(&column, name, &wanted, expression)?;
+        push(&column, name, &wanted, SpecialValues::Error, expression)?;
     }
     let schema = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
     let filter = selection::where_clause(&chosen, table)?;
@@ -91,7 +96,18 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>) -> Result<
     let instant = instant(now);
     let expressions: Vec<_> = select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
     let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
-    Ok(StreamPlan { id: format!("{}.{}", table.namespace, table.name), chosen, columns, select, filter, schema, spec, fingerprint, notes })
+    Ok(StreamPlan {
+        id: format!("{}.{}", table.namespace, table.name),
+        chosen,
+        wire,
+        columns,
+        select,
+        filter,
+        schema,
+        spec,
+        fingerprint,
+        notes,
+    })
 }
 
 fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
@@ -103,24 +119,43 @@ fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
         return Err(Error::config(format!("chunk_column {:?} is not built in this version", chosen.metadata.chunk_column))
             .hint("remove chunk_column: tables are split by their physical pages, which needs no column"));
     }
+    let per_column =
+        [("column_types", chosen.metadata.column_types.is_empty()), ("special_values", chosen.metadata.special_values.is_empty())];
+    if chosen.metadata.normalization != Some(true)
+        && let Some((key, _)) = per_column.iter().find(|(_, empty)| !empty)
+    {
+        return Err(Error::config(format!(
+            "{key} is set, but without \"normalization\" the row becomes one JSON column without types of its own"
+        ))
+        .hint(format!("set \"normalization\": true for this stream, or remove {key}")));
+    }
     Ok(())
 }
 
+/// A source column, and what it becomes.
+struct Planned<'t> {
+    column: &'t ColumnInfo,
+    name: String,
+    wanted: ColumnType,
+    special: SpecialValues,
+}
+
 /// The source columns to read: those of the catalog that are selected, and new ones if the catalog says so.
-fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<String>) -> Result<Vec<(&'t ColumnInfo, String, ColumnType)>> {
-    let mut planned = Vec::new();
+fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<String>) -> Result<Vec<Planned<'t>>> {
+    let mut planned: Vec<Planned<'t>> = Vec::new();
     for column in &chosen.columns {
         let Some(found) = table.columns.iter().find(|c| c.name == column.source) else {
             return Err(Error::schema(format!("column {:?} of the catalog is not in the table any more", column.source))
                 .hint("run discover again, or remove the column from the stream's type_schema and selected_columns"));
         };
-        planned.push((found, column.destination.clone(), wanted_type(&column.types, found)?));
+        let wanted = wanted_type(&column.types, found)?;
+        planned.push(Planned { column: found, name: column.destination.clone(), wanted, special: column.special });
     }
     let known: HashSet<&str> = chosen.stream.type_schema.properties.keys().map(String::as_str).collect();
     for column in table.columns.iter().filter(|c| !known.contains(c.name.as_str())) {
         if chosen.takes_new_columns {
             let name = naming::column(&column.name, "", chosen.metadata.use_source_column_names);
-            if planned.iter().any(|(_, taken, _)| *taken == name) {
+            if planned.iter().any(|planned| planned.name == name) {
                 return Err(Error::schema(format!(
                     "new column {:?} would be called {name:?} in the destination, and so is another one",
                     column.name
@@ -128,7 +163,7 @@ fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<Str
                 .hint("run discover again and give one of them another destination_column_name"));
             }
             notes.push(format!("column {:?} is new since discover and is taken as {}", column.name, types::exact_type(&column.ty)));
-            planned.push((column, name, types::exact_type(&column.ty)));
+            planned.push(Planned { column, name, wanted: types::exact_type(&column.ty), special: chosen.special_default });
         } else {
             notes.push(format!("column {:?} is new since discover and is left out (sync_new_columns is false)", column.name));
         }
@@ -221,7 +256,7 @@ fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
         name: name.to_owned(),
         attnum: 0,
         declared: type_name.to_owned(),
-        ty: PgType { oid, typmod: -1, name: type_name.to_owned(), namespace: "pg_catalog".to_owned(), kind: TypeKind::Base, element: None },
+        ty: PgType::built_in(oid, type_name),
         not_null: false,
         generated: false,
         identity: false,
@@ -232,7 +267,9 @@ fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
 /// Everything that decides the bytes of a staged chunk, as one string. Not a hash: it is compared, and it can be read.
 fn fingerprint(table: &TableInfo, spec: &TableSpec, expressions: &[&str], filter: Option<&str>) -> String {
     let fields: Vec<_> = spec.schema.fields().iter().map(|f| format!("{} {}", quote::identifier(f.name()), f.data_type())).collect();
-    let source: Vec<_> = table.columns.iter().map(|c| format!("{}:{}", c.attnum, c.declared)).collect();
+    // A composite type can change without its name; what it is made of decides the bytes.
+    let made_of = |ty: &PgType| ty.walk().iter().skip(1).map(|part| format!(" {}:{}", part.oid, part.typmod)).collect::<String>();
+    let source: Vec<_> = table.columns.iter().map(|c| format!("{}:{}{}", c.attnum, c.declared, made_of(&c.ty))).collect();
     let parts = [
         "v1".to_owned(),
         table.oid.to_string(),

@@ -226,7 +226,7 @@ async fn stage_chunk<T: Table>(
     let batches = futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) });
     let name = PartName { generation: generation.to_owned(), sequence: job.sequence };
     let staging = stream.table.lock().await.stage(name, batches.boxed());
-    let sql = chunk::query(&stream.plan.select, &job.chunk, stream.plan.filter.as_deref());
+    let sql = chunk::query(&stream.plan.select, &job.chunk, stream.plan.filter.as_deref(), stream.plan.wire);
     let what = || format!("read {} of {}", describe(&job.chunk), stream.plan.id);
     let reading = async {
         let outcome = read_chunk(&mut open, &sql, &stream.plan, &shared.limits, &stream.meter, &sender).await;

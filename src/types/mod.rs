@@ -1,20 +1,48 @@
-//! Plans of columns: what the query says for a column, and how what comes back is decoded.
+//! PostgreSQL's types, and how each becomes a column.
 //!
-//! A column's type is looked up once, here, in `table`; decoding runs the closure that was found. A conversion
-//! that could lose something is refused, but for those that OLake documents and its catalogs ask for by name:
-//! `number` for numeric, `timestamp` for what has no zone.
+//! ```text
+//! PgType ─▶ table: its block ─▶ route into the wanted ColumnType ─▶ ColumnPlan: what the query says, which column reads it
+//! ```
+//!
+//! [`pg_type`] is what the catalog says of a type. `table` finds its block among the families (`numbers`, `texts`, `bytes`, `times`,
+//! `systems`, `shapes`, `nested`); a block names the functions of [`crate::values`] that read its wire forms and the column of
+//! [`crate::columns`] that they fill. A type is looked up once per column, here; decoding runs the closure that was found. A
+//! conversion that could lose something is refused, but for those that OLake documents and its catalogs ask for by name: `number`
+//! for numeric, `timestamp` for what has no zone.
 
+mod block;
+mod bytes;
+mod nested;
+mod numbers;
 #[cfg(test)]
 pub(crate) mod payload;
+pub mod pg_type;
+mod shapes;
+pub mod special;
+mod systems;
 mod table;
+mod texts;
+mod times;
 
-use crate::columns::Maker;
+use crate::columns::{AsText, Column, Maker};
 use crate::config::column_type::{ColumnType, DECIMAL_DIGITS_MAX, PLAIN_NAMES};
 use crate::error::{Error, Result};
-use crate::postgres::catalog::{ColumnInfo, PgType};
+use crate::postgres::catalog::ColumnInfo;
 use arrow::datatypes::Field;
+use pg_type::{PgType, TypeKind};
+use special::SpecialValues;
 use std::fmt;
 use table::{exact, route};
+
+/// The form in which values come from the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// What send functions write. A value without a binary form that we can read comes as text all the same: the query casts it.
+    #[default]
+    Binary,
+    /// What output functions print.
+    Text,
+}
 
 /// How one column is read and decoded.
 #[derive(Clone)]
@@ -29,23 +57,38 @@ pub struct ColumnPlan {
     pub wanted: ColumnType,
     /// The Arrow field: destination name, type, extension type. Always nullable, see [`ColumnType::field`].
     pub field: Field,
-    /// What the query says for this column.
-    pub select: Select,
-    pub(crate) column: Maker,
+    /// Whether the column is part of the row's key, which errors name.
+    pub key: bool,
+    /// Whether its binary form can be read.
+    pub binary: bool,
+    /// What the query has to say for the column to get its text.
+    as_text: Select,
+    column: Maker,
+}
+
+impl ColumnPlan {
+    /// What a query says for this column.
+    pub fn select(&self, wire: Wire) -> Select {
+        if wire == Wire::Text || self.binary { Select::Plain } else { self.as_text }
+    }
+
+    /// A fresh column for values in this form.
+    pub(crate) fn column(&self, wire: Wire) -> Box<dyn Column> {
+        let column = (self.column)();
+        if wire == Wire::Text || self.binary { column } else { Box::new(AsText(column)) }
+    }
 }
 
 /// What a query says for a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Select {
-    /// The column itself, in the type's binary form.
+    /// The column itself.
     Plain,
-    /// Its text: a cast, which for these types is what their output function prints.
-    Text,
-    /// Its text, for types whose cast to text is not (or, in an extension, may not be) what their output function
-    /// prints: `inet '10.0.0.1'` casts to `10.0.0.1/32`. Logical replication sends what the output function prints.
+    /// Its text as the output function prints it, which is what logical replication sends. A cast to text can differ:
+    /// `inet '10.0.0.1'` casts to `10.0.0.1/32`, `char(5)` loses its blanks, an extension may have declared any cast it likes.
     Output,
-    /// An array of its elements' text.
-    TextArray,
+    /// The same for a composite type, of which `IS NOT NULL` says that none of its attributes is NULL.
+    OutputOfRow,
 }
 
 impl Select {
@@ -53,10 +96,8 @@ impl Select {
     pub fn expression(self, column: &str) -> String {
         match self {
             Self::Plain => column.to_owned(),
-            Self::Text => format!("{column}::pg_catalog.text"),
             Self::Output => format!("CASE WHEN {column} IS NOT NULL THEN pg_catalog.format('%s', {column}) END"),
-            // Through the array's own text, so that the elements' output function is what prints them.
-            Self::TextArray => format!("{column}::pg_catalog.text::pg_catalog.text[]"),
+            Self::OutputOfRow => format!("CASE WHEN pg_catalog.num_nulls({column}) = 0 THEN pg_catalog.format('%s', {column}) END"),
         }
     }
 }
@@ -66,33 +107,36 @@ pub fn exact_type(ty: &PgType) -> ColumnType {
     exact(ty)
 }
 
-/// Plans a column. An error names the column, both types, and the types that are possible.
-pub fn plan_column(column: &ColumnInfo, destination_name: &str, wanted: &ColumnType) -> Result<ColumnPlan> {
-    let Some(route) = route(&column.ty, wanted) else { return Err(impossible(column, wanted)) };
+/// Plans a column of the wanted type, or of the one that the policy makes of it. An error names the column, both types, and the
+/// types that are possible.
+pub fn plan_column(column: &ColumnInfo, destination_name: &str, wanted: &ColumnType, special: SpecialValues) -> Result<ColumnPlan> {
+    let wanted = &special.effective(&column.ty, wanted);
+    let Some(route) = route(&column.ty, wanted, special) else { return Err(impossible(column, wanted)) };
     Ok(ColumnPlan {
         name: destination_name.to_owned(),
         source: column.name.clone(),
         declared: column.declared.clone(),
         wanted: wanted.clone(),
         field: wanted.field(destination_name),
-        select: route.select,
+        key: false,
+        binary: route.binary,
+        as_text: if matches!(column.ty.kind, TypeKind::Composite(_)) { Select::OutputOfRow } else { Select::Output },
         column: route.column,
     })
 }
 
 impl fmt::Debug for ColumnPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} → {} {} ({:?})", self.source, self.declared, self.name, self.wanted, self.select)
+        write!(f, "{} {} → {} {}", self.source, self.declared, self.name, self.wanted)
     }
 }
 
 fn impossible(column: &ColumnInfo, wanted: &ColumnType) -> Error {
     let exact = exact_type(&column.ty);
-    let others = PLAIN_NAMES.iter().map(|(_, ty)| ty).filter(|ty| **ty != exact && route(&column.ty, ty).is_some());
+    let possible_as = |ty: &ColumnType| route(&column.ty, ty, SpecialValues::Error).is_some();
+    let others = PLAIN_NAMES.iter().map(|(_, ty)| ty).filter(|ty| **ty != exact && possible_as(ty));
     let mut possible: Vec<String> = std::iter::once(&exact).chain(others).map(|ty| format!("`{ty}`")).collect();
-    if route(&column.ty, &ColumnType::Decimal { precision: DECIMAL_DIGITS_MAX, scale: 0 }).is_some()
-        || matches!(exact, ColumnType::Decimal { .. })
-    {
+    if possible_as(&ColumnType::Decimal { precision: DECIMAL_DIGITS_MAX, scale: 0 }) || matches!(exact, ColumnType::Decimal { .. }) {
         possible.push("a `decimal(p,s)` that holds every value".to_owned());
     }
     Error::schema(format!("column `{}` of type {} cannot become `{wanted}` without loss", column.name, column.declared))
@@ -123,12 +167,13 @@ mod tests {
             (base(1184, "timestamptz", -1), "date", "`timestamptz`"),
             (base(25, "text", -1), "json", "`string`, `binary`"),
             (base(17, "bytea", -1), "uuid", "`binary`"),
-            (base(1186, "interval", -1), "time", "`string`"),
+            (base(1186, "interval", -1), "time", "`interval`, `string`"),
             (array_of(base(23, "int4", -1)), "list<int16>", "`list<integer_small>`, `string`"),
             (array_of(base(23, "int4", -1)), "integer", "`list<integer_small>`"),
         ] {
             let name = ty.name.clone();
-            let error = plan_column(&column("amount", ty), "amount", &wanted.parse().expect("type")).expect_err(wanted);
+            let error =
+                plan_column(&column("amount", ty), "amount", &wanted.parse().expect("type"), SpecialValues::Error).expect_err(wanted);
             assert_eq!(error.kind(), Kind::Schema);
             for part in ["`amount`", &name, wanted] {
                 assert!(error.to_string().contains(part), "{error}");
@@ -139,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_plan_has_the_destination_name_and_stays_nullable() {
-        let plan = plan_column(&column("Id", base(2950, "uuid", -1)), "id", &ColumnType::Uuid).expect("plan");
+        let plan = plan_column(&column("Id", base(2950, "uuid", -1)), "id", &ColumnType::Uuid, SpecialValues::Error).expect("plan");
         assert_eq!(plan.field, ColumnType::Uuid.field("id"));
         assert!(plan.field.is_nullable());
         assert_eq!((plan.name.as_str(), plan.source.as_str()), ("id", "Id"));
@@ -148,8 +193,8 @@ mod tests {
     #[test]
     fn expressions_name_what_they_use_by_schema() {
         assert_eq!(Select::Plain.expression("\"a\""), "\"a\"");
-        assert_eq!(Select::Text.expression("\"a\""), "\"a\"::pg_catalog.text");
         assert_eq!(Select::Output.expression("\"a\""), "CASE WHEN \"a\" IS NOT NULL THEN pg_catalog.format('%s', \"a\") END");
-        assert_eq!(Select::TextArray.expression("\"a\""), "\"a\"::pg_catalog.text::pg_catalog.text[]");
+        let row = "CASE WHEN pg_catalog.num_nulls(\"a\") = 0 THEN pg_catalog.format('%s', \"a\") END";
+        assert_eq!(Select::OutputOfRow.expression("\"a\""), row);
     }
 }

@@ -1,8 +1,11 @@
 //! Test support: values and COPY streams in the form that PostgreSQL's send functions give them.
 
+use super::Wire;
+use super::pg_type::{PgType, TypeKind};
 use super::plan_column;
+use super::special::SpecialValues;
 use crate::error::Result;
-use crate::postgres::catalog::{ColumnInfo, PgType, TypeKind};
+use crate::postgres::catalog::ColumnInfo;
 use crate::postgres::decode::Decoder;
 use arrow::array::ArrayRef;
 
@@ -11,12 +14,14 @@ pub(crate) type Field = Option<Vec<u8>>;
 
 /// A built-in base type.
 pub(crate) fn base(oid: u32, name: &str, typmod: i32) -> PgType {
-    PgType { oid, typmod, name: name.to_owned(), namespace: "pg_catalog".to_owned(), kind: TypeKind::Base, element: None }
+    PgType { typmod, ..PgType::built_in(oid, name) }
 }
 
 /// The array type of `element`.
 pub(crate) fn array_of(element: PgType) -> PgType {
-    PgType { oid: 1, typmod: -1, name: format!("_{}", element.name), element: Some(Box::new(element.clone())), ..element }
+    let namespace = element.namespace.clone();
+    let name = format!("_{}", element.name);
+    PgType { namespace, kind: TypeKind::Array { element: Box::new(element), dimensions: 1 }, ..PgType::built_in(1, &name) }
 }
 
 /// The type `numeric(precision,scale)`.
@@ -129,10 +134,10 @@ impl Random {
     }
 }
 
-/// One column decoded from a whole stream.
+/// One column decoded from a whole stream in binary.
 pub(crate) fn decode(ty: PgType, wanted: &str, fields: Vec<Field>) -> Result<ArrayRef> {
-    let plan = plan_column(&column("c", ty), "c", &wanted.parse()?)?;
-    let mut decoder = Decoder::new(&[plan], "public.t");
+    let plan = plan_column(&column("c", ty), "c", &wanted.parse()?, SpecialValues::Error)?;
+    let mut decoder = Decoder::new(&[plan], "public.t", Wire::Binary);
     for message in messages(&fields.into_iter().map(|field| vec![field]).collect::<Vec<_>>()) {
         decoder.push(&message)?;
     }

@@ -5,8 +5,25 @@
 //! bytes. Promises: bytes from outside never panic, never recurse deeper than a type does, and never make anything allocate that
 //! is much larger than themselves. Knows no columns, no Arrow and no tables; [`crate::types`] says which function reads which type.
 
+mod calendar;
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub(crate) mod float;
+pub(crate) mod geometric;
+pub(crate) mod interval;
+pub(crate) mod literal;
+pub(crate) mod network;
 pub(crate) mod numeric;
+pub(crate) mod numeric_text;
+pub(crate) mod parts;
+pub(crate) mod plain;
+#[cfg(test)]
+pub(crate) mod samples;
+mod scan;
+pub(crate) mod search;
 pub(crate) mod temporal;
+pub(crate) mod temporal_text;
+pub(crate) mod wkb;
 
 use std::fmt::Display;
 
@@ -50,6 +67,9 @@ pub(crate) enum Nearest {
 
 /// The result of reading one value. Boxed, because the good case has to fit a register.
 pub(crate) type Step<T = ()> = Result<T, Box<Fault>>;
+
+/// Receives the parts of a value in their order; `None` is NULL.
+pub(crate) type Parts<'a> = dyn FnMut(Option<&[u8]>) -> Step + 'a;
 
 impl Fault {
     #[cold]

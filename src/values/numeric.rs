@@ -18,7 +18,7 @@ const DISPLAY_SCALE_MAX: u16 = 0x3FFF;
 /// Decimal digits in one digit on the wire.
 const DIGITS: i32 = 4;
 
-const POWERS_OF_TEN: [i128; 39] = {
+pub(super) const POWERS_OF_TEN: [i128; 39] = {
     let mut powers = [1_i128; 39];
     let mut i = 1;
     while i < powers.len() {
@@ -253,12 +253,12 @@ fn digit(pair: [u8; 2]) -> Step<u16> {
 }
 
 #[cold]
-fn too_many_digits(value: String, shape: Shape) -> Box<Fault> {
+pub(super) fn too_many_digits(value: String, shape: Shape) -> Box<Fault> {
     Fault::unfit(value, format!("not a number of {} digits with {} after the point", shape.precision, shape.scale))
 }
 
 #[cold]
-fn special(value: String, nearest: Nearest) -> Box<Fault> {
+pub(super) fn special(value: String, nearest: Nearest) -> Box<Fault> {
     Fault::special(value, "not a number that a decimal can hold", nearest)
 }
 
@@ -281,6 +281,7 @@ fn unknown_sign(sign: u16) -> Box<Fault> {
 mod tests {
     use super::*;
     use crate::types::payload::{Random, numeric, words};
+    use crate::values::numeric_text::{decimal_from_text, float_from_text};
 
     fn printed(field: &[u8]) -> String {
         let mut out = Vec::new();
@@ -350,6 +351,13 @@ mod tests {
             let expected = expected.map(|value| if text.starts_with('-') { -value } else { value });
             let found = decimal(&field, precision as u8, scale as u8).ok();
             assert_eq!(found, expected, "{text} as decimal({precision},{scale})");
+
+            // The text form gives the same number, or the same fault.
+            let shape = Shape { precision: precision as u8, scale: scale as u8 };
+            let (found, expected) = (decimal_from_text(text.as_bytes(), shape), decimal(&field, shape.precision, shape.scale));
+            assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{text} as decimal({precision},{scale})");
+            let found = float_from_text(text.as_bytes()).expect("float");
+            assert_eq!(found.to_bits(), float.to_bits(), "{text}");
         }
     }
 
@@ -373,7 +381,7 @@ mod tests {
             [("123.45", 4, 2, "123.45"), ("0.125", 10, 2, "0.125"), ("NaN", 10, 2, "NaN"), ("-Infinity", 38, 0, "-Infinity")]
         {
             match decimal(&numeric(text), precision, scale).map_err(|fault| *fault) {
-                Err(Fault::Unfit { value: found, .. }) => assert_eq!(found, value),
+                Err(Fault::Unfit { value: found, .. } | Fault::Special { value: found, .. }) => assert_eq!(found, value),
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -7,8 +7,8 @@ use super::{Fault, Nearest, Step, exact_bytes};
 use std::fmt::Display;
 
 /// From PostgreSQL's epoch, 2000-01-01, to 1970-01-01.
-const EPOCH_DAYS: i32 = 10_957;
-const DAY_MICROS: i64 = 86_400_000_000;
+pub(super) const EPOCH_DAYS: i32 = 10_957;
+pub(super) const DAY_MICROS: i64 = 86_400_000_000;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * DAY_MICROS;
 
 /// Days since 1970-01-01.
@@ -22,16 +22,27 @@ pub(crate) fn date(field: &[u8]) -> Step<i32> {
 
 /// The start of a date, in µs since 1970-01-01 00:00.
 pub(crate) fn midnight(field: &[u8]) -> Step<i64> {
-    let days = date(field)?;
+    start_of_day(date(field)?)
+}
+
+/// The start of a day since 1970-01-01, in µs since then.
+#[inline]
+pub(super) fn start_of_day(days: i32) -> Step<i64> {
     match i64::from(days).checked_mul(DAY_MICROS) {
         Some(micros) => Ok(micros),
-        None => Err(too_far(days - EPOCH_DAYS, "days", "what 64 bits of microseconds since 1970 reach")),
+        None => Err(too_far(i64::from(days) - i64::from(EPOCH_DAYS), "days", "what 64 bits of microseconds since 1970 reach")),
     }
 }
 
 /// µs since 1970-01-01 00:00.
 pub(crate) fn timestamp(field: &[u8]) -> Step<i64> {
     let micros = finite(i64::from_be_bytes(exact_bytes(field)?), i64::MIN, i64::MAX, "timestamp")?;
+    since_1970(micros)
+}
+
+/// From µs since PostgreSQL's epoch to µs since 1970-01-01.
+#[inline]
+pub(super) fn since_1970(micros: i64) -> Step<i64> {
     match micros.checked_add(EPOCH_MICROS) {
         Some(micros) => Ok(micros),
         None => Err(too_far(micros, "microseconds", "294247-01-10, what 64 bits of microseconds since 1970 reach")),
@@ -42,7 +53,7 @@ pub(crate) fn timestamp(field: &[u8]) -> Step<i64> {
 pub(crate) fn time(field: &[u8]) -> Step<i64> {
     match i64::from_be_bytes(exact_bytes(field)?) {
         micros @ 0..DAY_MICROS => Ok(micros),
-        DAY_MICROS => Err(Fault::special("24:00:00", "not a time of day that other systems know", Nearest::Highest)),
+        DAY_MICROS => Err(no_time()),
         micros => Err(Fault::malformed(format!("a time of {micros} microseconds since midnight"))),
     }
 }
@@ -50,16 +61,27 @@ pub(crate) fn time(field: &[u8]) -> Step<i64> {
 /// Takes out the two values that stand for −infinity and infinity.
 fn finite<T: Eq>(value: T, negative: T, positive: T, what: &str) -> Step<T> {
     if value == negative {
-        return Err(Fault::special("-infinity", format!("not a {what} that other systems know"), Nearest::Lowest));
+        return Err(not_finite(Nearest::Lowest, what));
     }
     if value == positive {
-        return Err(Fault::special("infinity", format!("not a {what} that other systems know"), Nearest::Highest));
+        return Err(not_finite(Nearest::Highest, what));
     }
     Ok(value)
 }
 
 #[cold]
-fn too_far(value: impl Display, unit: &str, limit: &str) -> Box<Fault> {
+pub(super) fn not_finite(nearest: Nearest, what: &str) -> Box<Fault> {
+    let value = if nearest == Nearest::Lowest { "-infinity" } else { "infinity" };
+    Fault::special(value, format!("not a {what} that other systems know"), nearest)
+}
+
+#[cold]
+pub(super) fn no_time() -> Box<Fault> {
+    Fault::special("24:00:00", "not a time of day that other systems know", Nearest::Highest)
+}
+
+#[cold]
+pub(super) fn too_far(value: impl Display, unit: &str, limit: &str) -> Box<Fault> {
     Fault::special(format!("{value} {unit} after 2000-01-01"), format!("beyond {limit}"), Nearest::Highest)
 }
 

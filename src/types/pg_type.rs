@@ -1,0 +1,76 @@
+//! A PostgreSQL type as the catalog describes it, with everything that it is made of.
+
+/// A type with domains resolved to their base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgType {
+    /// `pg_type.oid` after resolving domains.
+    pub oid: u32,
+    /// Type modifier (of the domain if the domain has one), -1 for none. Of `money`, which has none, the number of places
+    /// after the point under the database's `lc_monetary`.
+    pub typmod: i32,
+    /// `pg_type.typname` after resolving domains, e.g. `int4`, `_text`, `mood`.
+    pub name: String,
+    /// Schema of the type.
+    pub namespace: String,
+    /// What kind of type, and what it is made of.
+    pub kind: TypeKind,
+    /// What stands between its values in the text of an array (`typdelim`).
+    pub delimiter: u8,
+    /// Whether it has a binary form (`typsend`); without one, it can only be read as text.
+    pub sends: bool,
+}
+
+/// `pg_type.typtype` and `typcategory`, as far as decoding cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TypeKind {
+    /// Base type.
+    Base,
+    /// Enum.
+    Enum,
+    /// Array.
+    Array {
+        /// Type of the elements.
+        element: Box<PgType>,
+        /// Declared dimensions, at least 1; PostgreSQL does not hold a value to them.
+        dimensions: usize,
+    },
+    /// Composite type, a table's row type included; its attributes in order, dropped ones left out.
+    Composite(Vec<Attribute>),
+    /// Range over the subtype.
+    Range(Box<PgType>),
+    /// Multirange of the range type.
+    Multirange(Box<PgType>),
+    /// Pseudo-type or other.
+    Other,
+}
+
+/// An attribute of a composite type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub ty: PgType,
+}
+
+impl PgType {
+    /// A built-in base type.
+    pub fn built_in(oid: u32, name: &str) -> Self {
+        let (name, namespace) = (name.to_owned(), "pg_catalog".to_owned());
+        Self { oid, typmod: -1, name, namespace, kind: TypeKind::Base, delimiter: b',', sends: true }
+    }
+
+    /// The types that this one is made of directly.
+    pub fn parts(&self) -> Vec<&Self> {
+        match &self.kind {
+            TypeKind::Array { element: part, .. } | TypeKind::Range(part) | TypeKind::Multirange(part) => vec![part],
+            TypeKind::Composite(attributes) => attributes.iter().map(|attribute| &attribute.ty).collect(),
+            TypeKind::Base | TypeKind::Enum | TypeKind::Other => Vec::new(),
+        }
+    }
+
+    /// This type and all that it is made of.
+    pub fn walk(&self) -> Vec<&Self> {
+        std::iter::once(self).chain(self.parts().into_iter().flat_map(Self::walk)).collect()
+    }
+}
