@@ -204,8 +204,8 @@ fn assert_exact(database: &Database, types: &[Exact], format: &str) {
             wrong.push(format!("{source} is {named} in the catalog, not {catalog}"));
         }
         let found = seen.schema[format!("c{i}")].as_str().unwrap_or("absent");
-        // The name of a list's field is the writer's own business.
-        let found = found.replace("list<item: ", "list<element: ");
+        // The name of a list's field is the writer's own business, that of a map's pairs is pyarrow's.
+        let found = found.replace("list<item: ", "list<element: ").replace(&format!(" ('c{i}')"), "");
         if found != *arrow {
             wrong.push(format!("{source} arrived as {found}, not {arrow}"));
         }
@@ -341,7 +341,7 @@ fn a_type_that_would_lose_something_is_refused_before_anything_is_read() {
         "CREATE TABLE t (id int PRIMARY KEY, n int8, x text, at timestamptz, c point); INSERT INTO t VALUES (1, 1, 'a', now(), '(1,2)')",
     );
     for (column, wanted) in
-        [("n", "int16"), ("n", "boolean"), ("x", "integer"), ("at", "local_timestamp"), ("c", "number"), ("n", "no such type")]
+        [("n", "int16"), ("n", "boolean"), ("x", "integer"), ("at", "local_timestamp"), ("c", "number"), ("n", "nonsense")]
     {
         let (job, outcome) = sync_with(&database, "binary", &json!({"column_types": {column: wanted}}));
         let code = outcome.code.filter(|code| matches!(*code, exit::CONFIG | exit::SCHEMA));

@@ -30,7 +30,7 @@ struct Type {
     sql: String,
     /// b, c, d, e, m, r.
     sort: char,
-    /// What an array holds; null for types that only look like arrays (int2vector, point).
+    /// What an array holds (int2vector and oidvector are such); null for types that can only be subscripted (point).
     element: Option<u32>,
     base: u32,
     dimensions: usize,
@@ -73,7 +73,7 @@ impl Types {
                      UNION ALL SELECT atttypid FROM pg_attribute WHERE typtype = 'c' AND attrelid = typrelid AND attnum > 0 AND NOT attisdropped
                  ) c(child) WHERE child <> 0)
              SELECT json_build_object('id', id::int8, 'name', typname, 'schema', quote_ident(nspname), 'sql', format_type(id, -1), 'sort', typtype,
-                 'element', (SELECT oid::int8 FROM pg_type e WHERE e.typarray = id), 'base', typbasetype::int8, 'dimensions', typndims,
+                 'element', coalesce((SELECT oid FROM pg_type e WHERE e.typarray = id), CASE WHEN id IN (22, 30) THEN typelem END)::int8, 'base', typbasetype::int8, 'dimensions', typndims,
                  'subtype', (SELECT rngsubtype::int8 FROM pg_range WHERE rngtypid = id),
                  'range', (SELECT rngtypid::int8 FROM pg_range r WHERE (to_json(r)->>'rngmultitypid')::oid = id),
                  'fields', (SELECT json_agg(json_build_array(attname, atttypid::int8, attndims) ORDER BY attnum) FROM pg_attribute
@@ -118,8 +118,8 @@ impl Types {
 
     fn array(&self, element: u32, dimensions: usize, value: &str, level: usize) -> (Value, String) {
         let (kind, form) = self.form(element, 0, &format!("\"#{level}\".e"), level + 1);
-        let lengths =
-            format!("(SELECT json_agg(array_length({value}, d) ORDER BY d) FROM generate_series(1, array_ndims({value})) \"#{level}\"(d))");
+        let count = format!("CASE WHEN cardinality({value}) > 0 THEN array_ndims({value}) END");
+        let lengths = format!("(SELECT json_agg(array_length({value}, d) ORDER BY d) FROM generate_series(1, {count}) \"#{level}\"(d))");
         // unnest stands in the list of columns, because in FROM it would take composites apart.
         let elements = format!(
             "(SELECT json_agg({form} ORDER BY o) FROM (SELECT unnest({value}) AS e, generate_series(1, cardinality({value})) AS o) \"#{level}\")"
@@ -157,6 +157,11 @@ fn present(value: &str, form: &str) -> String {
     format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN {form} END")
 }
 
+/// The number in eight bytes.
+fn int8(bytes: &str) -> String {
+    format!("('x' || encode({bytes}, 'hex'))::bit(64)::bigint::numeric")
+}
+
 /// Kind and canonical text of a scalar value; a type that is not listed is expected as the server's own text.
 fn scalar(t: &Type, value: &str) -> (&'static str, String) {
     match t.name.as_str() {
@@ -170,8 +175,9 @@ fn scalar(t: &Type, value: &str) -> (&'static str, String) {
         "uuid" => ("uuid", format!("replace({value}::text, '-', '')")),
         "date" => ("date", format!("({value} - date '1970-01-01')::text")),
         "time" => ("time", format!("(extract(epoch FROM {value}) * 1000000)::bigint::text")),
-        "timestamp" => ("timestamp", format!("(extract(epoch FROM {value}) * 1000000)::bigint::text")),
-        "timestamptz" => ("timestamptz", format!("(extract(epoch FROM {value}) * 1000000)::bigint::text")),
+        // Not extract(epoch …), which is rounded near the end.
+        "timestamp" => ("timestamp", format!("({} + 946684800000000)::text", int8(&format!("timestamp_send({value})")))),
+        "timestamptz" => ("timestamptz", format!("({} + 946684800000000)::text", int8(&format!("timestamptz_send({value})")))),
         // With a declared reference system the bytes need not carry it.
         "geometry" | "geography" => ("bytes", format!("encode({}.ST_AsBinary({value}), 'hex')", t.schema)),
         // The gate (postgres.rs) puts itself into this cast.
