@@ -4,7 +4,7 @@ use crate::support::lakeward::{Job, exit};
 use crate::support::literals::regression::{EXTENSIONS, Family, NESTED, NUMBERS, PLACES, SCHEMA, TEXTS, TIMES};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same, assert_same_as, assert_same_cells};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A table with one column per type. Row k holds the k-th value of each type, NULL where there are fewer; the last row is NULL throughout.
 fn create(table: &str, families: &[Family]) -> String {
@@ -128,58 +128,81 @@ const SPECIAL: &[Special] = &[
 ];
 
 impl Special {
-    /// A job of a table with all values, under a policy.
-    fn job(&self, database: &Database, format: &str, policy: &str) -> Job {
-        let job = job(database, format);
-        job.select(&["public.t"]);
-        job.edit("streams.json", |file| {
-            let entry = &mut file["selected_streams"]["public"][0];
-            entry["special_values"] = json!({"x": policy});
-            if let Some(catalog) = self.catalog {
-                entry["column_types"] = json!({"x": catalog});
-            }
-        });
-        job
+    fn values(&self) -> impl Iterator<Item = &'static str> {
+        self.usual.iter().chain(self.special).copied()
     }
 
+    /// The type and the SQL of what is expected under a policy; nothing if the policy leaves an error.
     fn expected(&self, policy: &str) -> Option<(&'static str, String)> {
         let kind = if self.catalog.is_some() { "numeric(20,6)" } else { self.source };
-        let (kind, sql) = match policy {
-            "null" => (kind, format!("CASE WHEN NOT ({}) THEN $ END", self.is_special)),
-            "clamp" => (kind, self.clamped?.to_owned()),
-            "string" => ("text", "$::text".to_owned()),
-            _ => return None,
-        };
-        Some((kind, sql.replace('$', "x")))
+        match policy {
+            "null" => Some((kind, format!("CASE WHEN NOT ({}) THEN $ END", self.is_special))),
+            "clamp" => Some((kind, self.clamped?.to_owned())),
+            "string" => Some(("text", "$::text".to_owned())),
+            _ => None,
+        }
     }
+}
+
+/// A job of the table of all special types under these policies.
+fn special_job(database: &Database, format: &str, policies: Value) -> Job {
+    let job = job(database, format);
+    job.select(&["public.t"]);
+    let types = SPECIAL.iter().enumerate().filter_map(|(i, s)| Some((format!("x{i}"), json!(s.catalog?))));
+    let types: serde_json::Map<String, Value> = types.collect();
+    job.edit("streams.json", |file| {
+        let entry = &mut file["selected_streams"]["public"][0];
+        entry["special_values"] = policies;
+        entry["column_types"] = json!(types);
+    });
+    job
+}
+
+/// One table of all types that have special values; row 100 + k holds the k-th of each.
+fn special_table() -> Database {
+    let database = Server::shared().database("special");
+    let columns: String = SPECIAL.iter().enumerate().map(|(i, s)| format!(", x{i} {}", s.source)).collect();
+    let value = |s: &Special, k| s.values().nth(k).map_or_else(|| ", NULL".to_owned(), |v| format!(", '{v}'"));
+    let rows = (0..8).map(|k| format!("({}{})", 100 + k, SPECIAL.iter().map(|s| value(s, k)).collect::<String>()));
+    let rows: Vec<String> = rows.collect();
+    database.sql(&format!("CREATE TABLE t (id int PRIMARY KEY{columns}); INSERT INTO t VALUES {}", rows.join(", ")));
+    database
 }
 
 #[test]
 fn values_without_a_place_follow_the_policy_of_their_column() {
-    for special in SPECIAL {
-        let database = Server::shared().database("special");
-        let values: Vec<&str> = special.usual.iter().chain(special.special).copied().collect();
-        let rows: Vec<String> = values.iter().enumerate().map(|(i, v)| format!("({}, '{v}')", i + 100)).collect();
-        let t = special.source;
-        database.sql(&format!("CREATE TABLE t (id int PRIMARY KEY, x {t}); INSERT INTO t VALUES {}, (99, NULL)", rows.join(", ")));
+    let database = special_table();
+    for policy in ["null", "clamp", "string"] {
+        // What no policy but null saves is NULL here, and an error below.
+        let chosen = |s: &Special| if s.expected(policy).is_some() { policy } else { "null" };
+        let expected: Vec<_> = SPECIAL.iter().map(|s| s.expected(chosen(s)).expect("not an error")).collect();
+        let kinds: String = expected.iter().enumerate().map(|(i, (kind, _))| format!(", x{i} {kind}")).collect();
+        let values: String = expected.iter().enumerate().map(|(i, (_, sql))| format!(", {}", sql.replace('$', &format!("x{i}")))).collect();
+        let table = format!("expected_{policy}");
+        database.sql(&format!("CREATE TABLE {table} (id int{kinds}); INSERT INTO {table} SELECT id{values} FROM t"));
+        let policies: serde_json::Map<String, Value> =
+            SPECIAL.iter().enumerate().map(|(i, s)| (format!("x{i}"), json!(chosen(s)))).collect();
         for format in ["binary", "text"] {
-            for policy in ["null", "clamp", "string", "error"] {
-                let job = special.job(&database, format, policy);
-                let outcome = job.sync();
-                let Some((kind, sql)) = special.expected(policy) else {
-                    // The first row that is special is named with its key, and with the value as the server shows it.
-                    let first = special.usual.len() + 100;
-                    let value = database.sql(&format!("SELECT x FROM t WHERE id = {first}"));
-                    outcome.failed(exit::SCHEMA, &["public.t", "`x`", &value, &format!("id = {first}"), "special_values"]);
-                    assert!(job.files("public.t").is_empty(), "{t} {policy}: something was published");
-                    job.assert_no_leftovers();
-                    continue;
-                };
-                outcome.succeeded();
-                database.sql(&format!(
-                    "DROP TABLE IF EXISTS expected; CREATE TABLE expected (id int, x {kind}); INSERT INTO expected SELECT id, {sql} FROM t"
-                ));
-                assert_same_as(&job, &database, "public.t", "public.expected");
+            let job = special_job(&database, format, json!(policies));
+            job.sync().succeeded();
+            assert_same_as(&job, &database, "public.t", &format!("public.{table}"));
+        }
+    }
+}
+
+#[test]
+fn without_a_policy_the_row_is_named_and_nothing_is_published() {
+    let database = special_table();
+    for (i, special) in SPECIAL.iter().enumerate() {
+        let first = 100 + special.usual.len();
+        let value = database.sql(&format!("SELECT x{i} FROM t WHERE id = {first}"));
+        for format in ["binary", "text"] {
+            // Nothing is near to NaN.
+            for policy in if special.clamped.is_some() { vec!["error"] } else { vec!["error", "clamp"] } {
+                let job = special_job(&database, format, json!({"*": "null", format!("x{i}"): policy}));
+                job.sync().failed(exit::SCHEMA, &["public.t", &format!("`x{i}`"), &value, &format!("id = {first}"), "special_values"]);
+                assert!(job.files("public.t").is_empty(), "{} {policy}: something was published", special.source);
+                job.assert_no_leftovers();
             }
         }
     }
