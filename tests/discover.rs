@@ -8,9 +8,11 @@ use lakeward::config::selection::{Chosen, choose, where_clause};
 use lakeward::config::streams::StreamsFile;
 use lakeward::discover::{DiscoverOptions, to_streams};
 use lakeward::error::Kind;
-use lakeward::postgres::catalog::{Access, Catalog, RelationKind, TableInfo, TypeKind, load, load_tables};
+use lakeward::postgres::catalog::{Access, Catalog, RelationKind, TableInfo, load, load_tables};
 use lakeward::postgres::chunk::{self, plan};
 use lakeward::postgres::scope::Scope;
+use lakeward::types::Wire;
+use lakeward::types::pg_type::{PgType, TypeKind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -129,7 +131,7 @@ async fn rows(client: &Client, table: &TableInfo, target_bytes: u64) -> (usize, 
     let chunks = plan(table, 150_000, target_bytes);
     let mut sum = 0;
     for chunk in &chunks {
-        let copy = chunk::query(&[], chunk, None);
+        let copy = chunk::query(&[], chunk, None, Wire::Binary);
         let select = copy.strip_prefix("COPY (").unwrap().strip_suffix(") TO STDOUT (FORMAT binary)").unwrap();
         sum += client.query_one(&format!("SELECT count(*) FROM ({select}) t"), &[]).await.unwrap().get::<_, i64>(0);
     }
@@ -177,7 +179,7 @@ async fn kinds_of_relations() {
     assert_eq!((table(&all, "mv").kind, table(&all, "mv").leaves.len()), (RelationKind::MaterializedView, 1));
     assert!(!table(&all, "remote").columns[0].not_null, "nobody checks it");
     // Header and trailer of the format, and a row without fields.
-    let copy = chunk::query(&[], &plan(table(&all, "mv"), all.server_version, 1 << 20)[0], None);
+    let copy = chunk::query(&[], &plan(table(&all, "mv"), all.server_version, 1 << 20)[0], None, Wire::Binary);
     let sent: Vec<_> = client.copy_out(&copy).await.unwrap().try_collect().await.unwrap();
     assert_eq!(sent.concat(), b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\0\xff\xff");
     for (name, expected) in [("plain", 0), ("v", 0), ("mv", 1), ("remote", 1), ("none", 0)] {
@@ -192,52 +194,64 @@ async fn kinds_of_relations() {
 #[tokio::test]
 async fn types_are_resolved() {
     let (_server, client) = server(
-        "CREATE SCHEMA other; CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE other.pair AS (a int, b text);
+        "CREATE SCHEMA other; CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE other.pair AS (a int, b text[][]);
          CREATE DOMAIN money2 AS numeric(12,2) NOT NULL; CREATE DOMAIN price AS money2 CHECK (VALUE > 0);
          CREATE DOMAIN tags AS text[]; CREATE DOMAIN code AS varchar(8);
          CREATE TABLE t (price price, prices price[], tags tags, moods mood[], pair other.pair, r int4range, n numeric(10,3)[], v code,
-             mood mood, matrix int[][], vec int2vector, p point, j jsonb)",
+             mood mood, matrix int[][], vec int2vector, p point, j jsonb, amount money, mr int4multirange, acl aclitem, boxes box[])",
     )
     .await;
     let catalog = load(&client, &Scope::default()).await.unwrap();
     let shown: Vec<String> = table(&catalog, "t")
         .columns
         .iter()
-        .map(|column| {
-            let element = column
-                .ty
-                .element
-                .as_ref()
-                .map_or(String::new(), |element| format!(" of {}/{}/{:?}", element.name, element.typmod, element.kind));
-            format!(
-                "{}: {} = {}.{}/{}/{:?}{element}",
-                column.name, column.declared, column.ty.namespace, column.ty.name, column.ty.typmod, column.ty.kind
-            )
-        })
+        .map(|column| format!("{}: {} = {}.{}", column.name, column.declared, column.ty.namespace, made_of(&column.ty)))
         .collect();
     assert_eq!(
         shown,
         [
-            "price: public.price = pg_catalog.numeric/786438/Base",
-            "prices: public.price[] = public._price/-1/Base of numeric/786438/Base",
-            "tags: public.tags = pg_catalog._text/-1/Base of text/-1/Base",
-            "moods: public.mood[] = public._mood/-1/Base of mood/-1/Enum",
-            "pair: other.pair = other.pair/-1/Composite",
-            "r: int4range = pg_catalog.int4range/-1/Range",
-            "n: numeric(10,3)[] = pg_catalog._numeric/655367/Base of numeric/655367/Base",
-            "v: public.code = pg_catalog.varchar/12/Base",
-            "mood: public.mood = public.mood/-1/Enum",
-            "matrix: integer[] = pg_catalog._int4/-1/Base of int4/-1/Base",
-            "vec: int2vector = pg_catalog.int2vector/-1/Base of int2/-1/Base",
-            "p: point = pg_catalog.point/-1/Base",
-            "j: jsonb = pg_catalog.jsonb/-1/Base",
+            "price: public.price = pg_catalog.numeric/786438",
+            "prices: public.price[] = public._price/-1 [1 × numeric/786438]",
+            "tags: public.tags = pg_catalog._text/-1 [1 × text/-1]",
+            "moods: public.mood[] = public._mood/-1 [1 × mood/-1 enum]",
+            "pair: other.pair = other.pair/-1 (a int4/-1, b _text/-1 [2 × text/-1])",
+            "r: int4range = pg_catalog.int4range/-1 range of int4/-1",
+            "n: numeric(10,3)[] = pg_catalog._numeric/655367 [1 × numeric/655367]",
+            "v: public.code = pg_catalog.varchar/12",
+            "mood: public.mood = public.mood/-1 enum",
+            "matrix: integer[] = pg_catalog._int4/-1 [2 × int4/-1]",
+            "vec: int2vector = pg_catalog.int2vector/-1 [1 × int2/-1]",
+            "p: point = pg_catalog.point/-1",
+            "j: jsonb = pg_catalog.jsonb/-1",
+            "amount: money = pg_catalog.money/2",
+            "mr: int4multirange = pg_catalog.int4multirange/-1 multirange of int4range/-1 range of int4/-1",
+            "acl: aclitem = pg_catalog.aclitem/-1 without binary form",
+            "boxes: box[] = pg_catalog._box/-1 [1 × box/-1 delimited by ;] delimited by ;",
         ]
     );
     assert!(table(&catalog, "t").columns.iter().all(|column| !column.not_null), "the NOT NULL of a domain has holes");
-    assert_eq!(table(&catalog, "t").columns[4].ty.kind, TypeKind::Composite);
     // The declared type is the same whatever the search path.
     client.batch_execute("SET search_path = ''").await.unwrap();
     assert_eq!(load(&client, &Scope::default()).await.unwrap().tables[0].columns, catalog.tables[0].columns);
+}
+
+/// A type with its modifier and what it is made of.
+fn made_of(ty: &PgType) -> String {
+    let parts: Vec<String> = ty.parts().into_iter().map(made_of).collect();
+    let more = match &ty.kind {
+        TypeKind::Base | TypeKind::Other => String::new(),
+        TypeKind::Enum => " enum".to_owned(),
+        TypeKind::Array { dimensions, .. } => format!(" [{dimensions} × {}]", parts.concat()),
+        TypeKind::Composite(attributes) => {
+            let attributes: Vec<_> = attributes.iter().zip(parts).map(|(attribute, part)| format!("{} {part}", attribute.name)).collect();
+            format!(" ({})", attributes.join(", "))
+        }
+        TypeKind::Range(_) => format!(" range of {}", parts.concat()),
+        TypeKind::Multirange(_) => format!(" multirange of {}", parts.concat()),
+    };
+    let delimiter = if ty.delimiter == b',' { String::new() } else { format!(" delimited by {}", char::from(ty.delimiter)) };
+    let form = if ty.sends { "" } else { " without binary form" };
+    format!("{}/{}{more}{delimiter}{form}", ty.name, ty.typmod)
 }
 
 const PARTITIONS: &str = r#"

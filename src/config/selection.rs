@@ -374,6 +374,19 @@ mod tests {
             (with(also("selected_columns", json!({"columns": ["_op_type"]}))), "no column of stream public.orders is chosen"),
             (with(also("chunk_column", json!("key"))), "selected_streams.public[0].chunk_column: unknown column \"key\""),
             (with(also("filter", json!("nope = 1"))), "selected_streams.public[0]: the filter names the unknown column \"nope\""),
+            (
+                with(also("column_types", json!({"nope": "string"}))),
+                "selected_streams.public[0].column_types.nope: unknown column \"nope\"",
+            ),
+            (
+                with(also("column_types", json!({"note": "strin"}))),
+                "selected_streams.public[0].column_types.note: unknown column type `strin`",
+            ),
+            (with(also("special_values", json!({"nope": "null"}))), "selected_streams.public[0].special_values: unknown column \"nope\""),
+            (
+                with(also("special_values", json!({"*": "ignore"}))),
+                "selected_streams.public[0].special_values: *: unknown policy \"ignore\" for special values",
+            ),
             (json!({"streams": [stream("a", &["b"]), stream("a", &["b"])]}), "streams[1]: stream public.a is already listed as streams[0]"),
             (json!({"streams": [stream("a", &["b"]), stream("A", &["b"])]}), "would both be written to"),
             (json!({"streams": [stream("a/b", &["b"])]}), "streams[0]: destination table \"a/b\" cannot be a folder name"),
@@ -381,6 +394,17 @@ mod tests {
             let error = fault(value);
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn types_and_policies_of_columns() {
+        let metadata = json!({"stream_name": "a", "column_types": {"b": "decimal(9,2)"}, "special_values": {"*": "null", "c": "clamp"}});
+        let file = json!({"selected_streams": {"public": [metadata]}, "streams": [stream("a", &["b", "c", "d"])]});
+        let chosen = choose(&parse(file), None).unwrap().remove(0);
+        let columns: Vec<_> = chosen.columns.iter().map(|c| (c.types.join("|"), c.special)).collect();
+        let expected = [("decimal(9,2)", SpecialValues::Null), ("null|string", SpecialValues::Clamp), ("null|string", SpecialValues::Null)];
+        assert_eq!(columns, expected.map(|(types, special)| (types.to_owned(), special)));
+        assert_eq!(chosen.special_default, SpecialValues::Null);
     }
 
     #[test]
