@@ -19,6 +19,18 @@ fn create(table: &str, families: &[Family]) -> String {
 /// The settings in which a regression test's input is read.
 const SETTINGS: &str = "SET timezone = 'America/Los_Angeles'; SET xmloption = content;";
 
+/// Settings that change how values are printed.
+const UNUSUAL: [&str; 8] = [
+    "datestyle = German, DMY",
+    "intervalstyle = sql_standard",
+    "timezone = ''Asia/Kathmandu''",
+    "extra_float_digits = -5",
+    "bytea_output = escape",
+    "xmlbinary = hex",
+    "array_nulls = off",
+    "standard_conforming_strings = off",
+];
+
 fn job(database: &Database, format: &str) -> Job {
     let job = Job::new(database);
     job.edit("source.json", |source| source["copy_format"] = json!(format));
@@ -57,6 +69,17 @@ fn the_regression_tables_arrive_exactly_in_both_copy_formats() {
             assert_same(job, &database, &stream);
         }
         assert_same_cells(&jobs[0].files(&stream), &jobs[1].files(&stream), "id");
+    }
+    // Whatever the database's settings make of the server's texts.
+    database
+        .sql(&format!("DO $$ BEGIN {} END $$", UNUSUAL.map(|s| format!("EXECUTE 'ALTER DATABASE {} SET {s}';", database.name)).concat()));
+    for format in ["binary", "text"] {
+        let job = job(&database, format);
+        job.sync().succeeded();
+        for (table, _) in &tables {
+            let stream = format!("public.{table}");
+            assert_same_cells(&jobs[0].files(&stream), &job.files(&stream), "id");
+        }
     }
 }
 

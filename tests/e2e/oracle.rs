@@ -1,7 +1,7 @@
 //! A hundred thousand random values of every type, about one in four an edge, arrive exactly in both COPY formats.
 //!
 //! What the columns should hold is PostgreSQL's own word (`canonical.rs`), and the two formats must give the same files to the bit.
-//! `LAKEWARD_SEED=n ./build.sh test --test e2e oracle` repeats a run.
+//! `LAKEWARD_SEED=n ./build.sh test --test e2e oracle` repeats a run; `LAKEWARD_SCALE=n` makes it n times as long.
 
 use crate::support::dice::Dice;
 use crate::support::lakeward::Job;
@@ -346,7 +346,8 @@ fn random_values_of_every_type_arrive_exactly_in_both_copy_formats() {
     let database = Server::shared().database("oracle");
     database.sql(&format!("CREATE SCHEMA expected; {SCHEMA}"));
     let tables = [("scalars", scalars()), ("names", names()), ("nested", nested_types(&database)), ("special", special())];
-    let rows = [900, 150, 700, 600];
+    let scale: usize = std::env::var("LAKEWARD_SCALE").map_or(1, |scale| scale.parse().expect("LAKEWARD_SCALE is a number"));
+    let rows = [900, 150, 700, 600].map(|rows| rows * scale);
     let mut count = 0;
     for ((table, columns), rows) in tables.iter().zip(rows) {
         load(&database, dice, table, columns, rows);

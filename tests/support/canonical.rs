@@ -180,8 +180,6 @@ fn scalar(t: &Type, value: &str) -> (&'static str, String) {
         "timestamptz" => ("timestamptz", format!("({} + 946684800000000)::text", int8(&format!("timestamptz_send({value})")))),
         // With a declared reference system the bytes need not carry it.
         "geometry" | "geography" => ("bytes", format!("encode({}.ST_AsBinary({value}), 'hex')", t.schema)),
-        // The gate (postgres.rs) puts itself into this cast.
-        "txid_snapshot" => ("text", format!("{value}::text")),
         // What psql shows: the output function, where a cast to text may differ (char(5) padded, inet without its /32).
         _ => ("text", format!("CASE WHEN {value} IS NOT NULL THEN format('%s', {value}) END")),
     }

@@ -20,6 +20,10 @@ pub const SCHEMA: &str = r#"
     CREATE DOMAIN domainarr AS varchar(4)[2][3];
     CREATE DOMAIN dposint AS int4[] CHECK (value[1] > 0);
     CREATE DOMAIN dcomptype AS comptype;
+    CREATE DOMAIN prices AS numeric(8,2)[];
+    CREATE TYPE pricerange AS RANGE (subtype = domainnumeric);
+    CREATE TYPE altered AS (gone int, kept text, left_out date); ALTER TYPE altered DROP ATTRIBUTE gone, ADD ATTRIBUTE late int[], DROP ATTRIBUTE left_out;
+    CREATE TABLE row_type (gone text, a int, b char(3)[]); ALTER TABLE row_type DROP COLUMN gone;
     CREATE DOMAIN restrictedrange AS int4range CHECK (upper(value) < 10);"#;
 
 /// Numbers and bits.
@@ -363,6 +367,11 @@ pub const NESTED: &[Family] = &[
     ("dposint[]", &["{\"{1,2}\",\"{3}\",NULL,\"{4,5,6}\"}"]),
     ("dcomptype", &["(1,a,{})", "(,,)"]),
     ("dcomptype[]", &["{\"(1,a,{})\",NULL}"]),
+    ("prices", &["{1.5,NULL}", "{}"]),
+    ("pricerange", &["[1.5,2)", "empty"]),
+    ("altered", &["(kept,\"{1,2}\")", "(,)"]),
+    ("row_type", &["(1,\"{a,NULL}\")", "(,)"]),
+    ("row_type[]", &["{\"(1,{ab})\",NULL}"]),
     ("restrictedrange", &["[4,9)", "[5,7)"]),
     ("aclitem[]", &["{postgres=r/postgres,=U/postgres}", "{}"]),
 ];
