@@ -13,13 +13,13 @@ const ACCOUNTS: u64 = 2000;
 fn bank(label: &str, last_row_gated: bool) -> Database {
     let database = Server::shared().database(label);
     database.sql(&format!(
-        "CREATE TABLE a (id int PRIMARY KEY, balance bigint NOT NULL, v txid_snapshot NOT NULL DEFAULT '1:1:');
-         CREATE TABLE b (id int PRIMARY KEY, balance bigint NOT NULL, v txid_snapshot NOT NULL DEFAULT '1:1:');
+        "CREATE TABLE a (id int PRIMARY KEY, balance bigint NOT NULL, v regdictionary);
+         CREATE TABLE b (id int PRIMARY KEY, balance bigint NOT NULL, v regdictionary);
          CREATE TABLE ledger (id bigserial PRIMARY KEY, amount bigint NOT NULL);
          INSERT INTO a SELECT i, 1000 FROM generate_series(1, {ACCOUNTS}) i; INSERT INTO b SELECT i, 1000 FROM generate_series(1, {ACCOUNTS}) i;"
     ));
     if last_row_gated {
-        database.sql("INSERT INTO b VALUES (0, 0, '2:2:')");
+        database.sql("INSERT INTO b VALUES (0, 0, 'simple')");
     }
     database
 }

@@ -17,9 +17,9 @@ fn leaves(label: &str) -> Database {
     let database = Server::shared().database(label);
     database.sql(&format!(
         "ALTER DATABASE {} SET log_statement = 'all';
-         CREATE TABLE t (id int NOT NULL, x text, v txid_snapshot NOT NULL DEFAULT '1:1:') PARTITION BY RANGE (id);
+         CREATE TABLE t (id int NOT NULL, x text, v regdictionary) PARTITION BY RANGE (id);
          SELECT format('CREATE TABLE leaf_%s PARTITION OF t FOR VALUES FROM (%s) TO (%s)', k, k * 10000, (k + 1) * 10000) FROM generate_series(0, 6) k \\gexec
-         INSERT INTO t SELECT i, md5(i::text), CASE WHEN i = 65000 THEN '2:2:' ELSE '1:1:' END::txid_snapshot FROM generate_series(0, 69999) i;",
+         INSERT INTO t SELECT i, md5(i::text), CASE WHEN i = 65000 THEN 'simple'::regdictionary END FROM generate_series(0, 69999) i;",
         database.name
     ));
     database
@@ -65,19 +65,18 @@ fn the_old_rows_stay_readable_until_the_new_ones_are_complete() {
     let old = job.files("public.t");
     assert_eq!(count(&old), 70_000);
 
+    let locks = |which: &str| database.sql(&format!("SELECT count(*) FROM pg_locks WHERE relation = 'pg_ts_dict'::regclass AND {which}"));
     let mut holder = database.psql();
-    holder.args(["-c", "BEGIN; SELECT pg_advisory_lock(42); SELECT pg_sleep(600)"]);
+    holder.args(["-c", "BEGIN; LOCK TABLE pg_catalog.pg_ts_dict IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)"]);
     let mut holder = holder.stdout(std::process::Stdio::null()).spawn().expect("hold the gate");
-    wait_until("the gate is closed", 20, || database.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted") != "0");
+    wait_until("the gate is closed", 20, || locks("granted") != "0");
     database.sql("DELETE FROM t WHERE id < 30000");
     let run = job.start(&Job::SYNC);
-    wait_until("a reader stands before the gate", 60, || {
-        database.sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") != "0"
-    });
+    wait_until("a reader stands before the gate", 60, || locks("NOT granted") != "0");
     assert_eq!(job.files("public.t"), old, "the old files changed while the new ones were incomplete");
     run.kill();
     assert_eq!(count(&job.files("public.t")), 70_000);
-    database.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted");
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'pg_ts_dict'::regclass AND granted");
     let _ = holder.wait();
 
     job.resume().succeeded();

@@ -207,19 +207,12 @@ impl Database {
         lines.filter(|line| line.starts_with(&prefix)).collect()
     }
 
-    /// A lock that stops any reader of a value `'2:2:'` of type `txid_snapshot` while it is held, because casting that value to
-    /// text waits for it. (Lakeward reads types that it does not know as text.) Other values pass.
+    /// A lock that stops any reader of a value of type `regdictionary` while it is held, because its output function looks the name up
+    /// in the catalog of dictionaries. (Their binary form being a number, Lakeward reads such values as text.) NULL passes.
     pub fn gate(&self) -> Gate {
-        self.sql(
-            "CREATE FUNCTION gate(v txid_snapshot) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
-                 IF txid_snapshot_xmin(v) = 2 THEN PERFORM pg_advisory_xact_lock_shared(42); END IF;
-                 RETURN txid_snapshot_xmin(v)::text;
-             END $$;
-             CREATE CAST (txid_snapshot AS text) WITH FUNCTION gate(txid_snapshot);",
-        );
         let mut holder = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start psql");
         let mut input = holder.stdin.take().expect("psql has a standard input");
-        writeln!(input, "SELECT 'closed' FROM pg_advisory_lock(42);").expect("close the gate");
+        writeln!(input, "BEGIN; LOCK TABLE pg_catalog.pg_ts_dict IN ACCESS EXCLUSIVE MODE; SELECT 'closed';").expect("close the gate");
         let mut output = BufReader::new(holder.stdout.take().expect("psql has a standard output"));
         let mut line = String::new();
         output.read_line(&mut line).expect("hear that the gate is closed");
@@ -238,9 +231,9 @@ pub struct Gate {
 impl Gate {
     /// Waits until a reader stands before the gate and every other session of the database has come to rest.
     pub fn wait_for_reader(&self) {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'";
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'relation'";
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-                    AND state = 'active' AND wait_event IS DISTINCT FROM 'advisory' AND query LIKE 'COPY%'";
+                    AND state = 'active' AND wait_event IS DISTINCT FROM 'relation' AND query LIKE 'COPY%'";
         super::wait_until("a reader stands before the gate", 60, || self.database.sql(waiting) != "0");
         super::wait_until("all other readers have finished", 60, || self.database.sql(busy) == "0");
     }
