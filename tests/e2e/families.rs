@@ -3,7 +3,7 @@
 use crate::support::lakeward::{Job, exit};
 use crate::support::literals::regression::{EXTENSIONS, Family, NESTED, NUMBERS, PLACES, SCHEMA, TEXTS, TIMES};
 use crate::support::postgres::{Database, Server};
-use crate::support::readback::{assert_same, assert_same_as, assert_same_cells};
+use crate::support::readback::{assert_same, assert_same_as, assert_same_cells, duckdb};
 use serde_json::{Value, json};
 
 /// A table with one column per type. Row k holds the k-th value of each type, NULL where there are fewer; the last row is NULL throughout.
@@ -258,6 +258,16 @@ fn the_policy_reaches_into_arrays_ranges_and_composites() {
             job.sync().succeeded();
             assert_same_as(&job, &database, "public.t", expected);
         }
+        // Only the parts that have special values become text.
+        let job = job_with(format, "string");
+        job.sync().succeeded();
+        let values =
+            duckdb(&job.files("public.t"), "SELECT days, span.upper, one.label, one.day, typeof(many), spans[1].lower FROM $files");
+        let days = json!(["infinity", "2024-01-01", "-infinity", null]);
+        assert_eq!(
+            values,
+            json!([[days, "infinity", "a", "infinity", "STRUCT(\"label\" VARCHAR, \"day\" VARCHAR, \"at\" VARCHAR)[]", "-infinity"]])
+        );
         job_with(format, "error").sync().failed(exit::SCHEMA, &["public.t", "`days`", "infinity", "id = 7"]);
     }
 }
