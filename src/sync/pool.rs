@@ -1,14 +1,15 @@
 //! The readers: one pool of connections over the chunks of all tables, biggest first.
 //!
 //! A reader takes the next chunk, whichever table it belongs to, so that one huge table among a thousand small ones keeps
-//! every connection busy to the end. The reader that stages a table's last chunk settles the table.
+//! every connection busy to the end. Tables whose last chunk is staged are settled together, while the readers go on: those that
+//! become complete during a settlement make up the next.
 
 use super::StreamRun;
 use super::backfill::{BatchLimits, read_chunk};
 use super::keeper::Keeper;
 use super::meter::Phase;
 use super::resume::{Work, olake_form, staged};
-use super::settle::{Mark, settle};
+use super::settle::{Mark, Settlement, settle};
 use crate::error::{Error, Kind, Result, Retry};
 use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect::{self, ConnectOptions};
@@ -19,9 +20,11 @@ use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
 use futures::StreamExt;
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use writers::{Part, PartName, Stats, Table};
 
@@ -79,9 +82,6 @@ pub async fn run<T: Table>(
         streams: streams.to_vec(),
         board: Mutex::new(board),
     });
-    for stream in ready {
-        settle_stream(&shared, stream, exported, keeper).await?;
-    }
     let readers = readers.min(shared.lock().queue.len());
     // Scoped to this function: when it is dropped (a signal, a failure), the readers are aborted with the set.
     let mut tasks = JoinSet::new();
@@ -92,11 +92,39 @@ pub async fn run<T: Table>(
         tasks.spawn(async move { reader(&shared, &done).await });
     }
     drop(done);
-    // State and commits are handled here, in one place, while the readers go on with the next chunks.
+    let mut settling = None;
+    let outcome = drive(&shared, ready, &mut tasks, &mut finished, &mut settling, exported, keeper).await;
+    match settling {
+        // A failure of something else does not leave a commit in the middle.
+        Some(settling) => outcome.and(settling.await),
+        None => outcome,
+    }
+}
+
+/// A settlement that is under way.
+type Settling<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// State and commits are handled here, in one place, while the readers go on with the next chunks.
+async fn drive<'a, T: Table>(
+    shared: &'a Shared<T>,
+    mut complete: Vec<usize>,
+    tasks: &mut JoinSet<Result<()>>,
+    finished: &mut Receiver<StagedJob<T::Part>>,
+    settling: &mut Option<Settling<'a>>,
+    exported: &'a Exported,
+    keeper: &'a Keeper,
+) -> Result<()> {
     loop {
+        if settling.is_none() && !complete.is_empty() {
+            *settling = Some(Box::pin(settle_streams(shared, std::mem::take(&mut complete), exported, keeper)));
+        }
         tokio::select! {
             biased;
-            Some(event) = finished.recv() => on_staged(&shared, event, exported, keeper).await?,
+            outcome = async { settling.as_mut().expect("guarded").await }, if settling.is_some() => {
+                *settling = None;
+                outcome?;
+            }
+            Some(event) = finished.recv() => complete.extend(on_staged(shared, event, exported, keeper)?),
             joined = tasks.join_next(), if !tasks.is_empty() => match joined {
                 Some(Ok(outcome)) => outcome?,
                 Some(Err(panic)) => return Err(Error::bug(format!("a reader stopped: {panic}"))),
@@ -108,10 +136,9 @@ pub async fn run<T: Table>(
                     exported.assert_alive().await?;
                 }
             }
-            else => break,
+            else => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// The queue of all chunks, and the streams that have nothing left to read but are not settled.
@@ -284,7 +311,8 @@ fn describe(chunk: &Chunk) -> String {
     }
 }
 
-async fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, exported: &Exported, keeper: &Keeper) -> Result<()> {
+/// Records a staged chunk; returns its stream if that was the last one.
+fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, exported: &Exported, keeper: &Keeper) -> Result<Option<usize>> {
     let stream = &shared.streams[event.job.stream];
     let record = staged(&stream.info, &event.job.chunk, event.rows, exported, &event.part)?;
     tracing::debug!("{}: {} staged, {} rows", stream.plan.id, describe(&event.job.chunk), event.rows);
@@ -296,35 +324,36 @@ async fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, expo
         }
         state.remove_chunk(&stream.info.namespace, &stream.info.name, &olake);
     })?;
-    let complete = {
-        let mut board = shared.lock();
-        let table = &mut board.tables[event.job.stream];
-        table.parts.push(event.part);
-        table.remaining -= 1;
-        table.remaining == 0 && !table.failed
-    };
-    if complete {
-        settle_stream(shared, event.job.stream, exported, keeper).await?;
-    }
-    Ok(())
+    let mut board = shared.lock();
+    let table = &mut board.tables[event.job.stream];
+    table.parts.push(event.part);
+    table.remaining -= 1;
+    Ok((table.remaining == 0 && !table.failed).then_some(event.job.stream))
 }
 
-async fn settle_stream<T: Table>(shared: &Shared<T>, index: usize, exported: &Exported, keeper: &Keeper) -> Result<()> {
-    let stream = &shared.streams[index];
-    // The locks have held for every chunk of this table if they hold now; without them a chunk may have been truncated
+async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, exported: &Exported, keeper: &Keeper) -> Result<()> {
+    // The locks have held for every chunk of these tables if they hold now; without them a chunk may have been truncated
     // or rewritten away before its reader came to it.
     exported.assert_alive().await?;
-    stream.meter.enter(Phase::Committing);
-    let (parts, generation) = {
-        let mut board = shared.lock();
-        let table = &mut board.tables[index];
-        (std::mem::take(&mut table.parts), table.generation.clone())
-    };
-    let stats = parts.iter().fold(Stats::default(), |sum, part| add(sum, part.stats()));
-    let mark = Mark { load: generation, lsn: shared.moment.lsn.clone() };
-    let mut table = stream.table.lock().await;
-    settle(&mut *table, parts, &mark, &stream.plan.id, keeper).await.map_err(|e| e.doing(format!("commit {}", stream.plan.id)))?;
-    stream.meter.committed(stats);
-    tracing::info!("{}: {} rows in {} files, {} bytes", stream.plan.id, stats.rows, stats.files, stats.bytes);
+    let mut group = Vec::with_capacity(indexes.len());
+    let mut stats = Vec::with_capacity(indexes.len());
+    for index in &indexes {
+        let stream = &shared.streams[*index];
+        stream.meter.enter(Phase::Committing);
+        let (parts, generation) = {
+            let mut board = shared.lock();
+            let table = &mut board.tables[*index];
+            (std::mem::take(&mut table.parts), table.generation.clone())
+        };
+        stats.push(parts.iter().fold(Stats::default(), |sum, part| add(sum, part.stats())));
+        let mark = Mark { load: generation, lsn: shared.moment.lsn.clone() };
+        group.push(Settlement { id: &stream.plan.id, table: &stream.table, parts, mark });
+    }
+    settle(group, keeper).await?;
+    for (index, stats) in indexes.into_iter().zip(stats) {
+        let stream = &shared.streams[index];
+        stream.meter.committed(stats);
+        tracing::info!("{}: {} rows in {} files, {} bytes", stream.plan.id, stats.rows, stats.files, stats.bytes);
+    }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! What is left to read: the plan of every table, less the chunks of an earlier run that still hold.
 
-use super::StreamRun;
 use super::keeper::Keeper;
 use super::settle::Mark;
+use super::{OPEN_AT_ONCE, StreamRun};
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{Access, Leaf, TableInfo};
 use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect;
 use crate::postgres::exported::Exported;
 use crate::state::progress::{Load, StagedChunk, gaps, verify_query};
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,10 +39,21 @@ pub async fn prepare<T: Table>(
     keeper: &Keeper,
     chunk_bytes: u64,
 ) -> Result<Vec<Work<T::Part>>> {
+    // Looking at chunks of an earlier run takes turns on one session; beginning a load only waits for the destination.
+    let is_new = |stream: &&Arc<StreamRun<T>>| keeper.read(|state| !state.lakeward.loads.contains_key(&stream.plan.id));
+    let doing = |stream: &StreamRun<T>| format!("prepare {}", stream.plan.id);
+    let begin = async |stream: &Arc<StreamRun<T>>| {
+        let work = start(stream, &mut *stream.table.lock().await, keeper, chunk_bytes, exported).await;
+        work.map(|work| (stream.plan.id.clone(), work)).map_err(|e| e.doing(doing(stream)))
+    };
+    let mut begun: HashMap<String, Work<T::Part>> =
+        futures::stream::iter(streams.iter().filter(is_new)).map(begin).buffer_unordered(OPEN_AT_ONCE).try_collect().await?;
     let mut all = Vec::with_capacity(streams.len());
     for stream in streams {
-        let work =
-            prepare_stream(stream, exported, keeper, chunk_bytes).await.map_err(|e| e.doing(format!("prepare {}", stream.plan.id)))?;
+        let work = match begun.remove(&stream.plan.id) {
+            Some(work) => work,
+            None => prepare_stream(stream, exported, keeper, chunk_bytes).await.map_err(|e| e.doing(doing(stream)))?,
+        };
         let meter = &stream.meter;
         meter.restart();
         meter.chunks_kept.store(work.kept.len() as u64, Relaxed);

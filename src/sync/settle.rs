@@ -9,10 +9,15 @@
 //! when, the commit holds; without that it would have to load the table again.
 
 use super::keeper::Keeper;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::state::progress::Load;
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use writers::{Commit, Table, Token};
+
+/// Tables that are committed at the same time: a disk or an object store answers each request after some time, but many at once.
+const COMMITS_AT_ONCE: usize = 16;
 
 /// What our tokens say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +40,34 @@ impl Mark {
     }
 }
 
-/// Settles one load of one table.
-pub async fn settle<T: Table>(table: &mut T, parts: Vec<T::Part>, mark: &Mark, id: &str, keeper: &Keeper) -> Result<()> {
+/// A load of one table that is staged to its end.
+pub struct Settlement<'a, T: Table> {
+    /// Name of the stream, as in the state.
+    pub id: &'a str,
+    /// Its table in the destination.
+    pub table: &'a Mutex<T>,
+    /// All parts of the load.
+    pub parts: Vec<T::Part>,
+    /// What the token is to say.
+    pub mark: Mark,
+}
+
+/// Settles the loads of several tables, which share the saves: what a commit costs is waiting, and a thousand small tables
+/// would wait one after another. Each is a commit of its own all the same. Returns the first failure after the others are saved.
+pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) -> Result<()> {
     keeper.flush()?;
-    table.commit(parts, mark.token(), Commit::Replace).await?;
+    let commit = async |settlement: Settlement<'_, T>| -> (String, Result<()>) {
+        let Settlement { id, table, parts, mark } = settlement;
+        let outcome = table.lock().await.commit(parts, mark.token(), Commit::Replace).await;
+        (id.to_owned(), outcome.map_err(|e| Error::from(e).doing(format!("commit {id}"))))
+    };
+    let outcomes: Vec<_> = futures::stream::iter(group).map(commit).buffer_unordered(COMMITS_AT_ONCE).collect().await;
     keeper.commit(|state| {
-        if let Some(Load { committed, .. }) = state.lakeward.loads.get_mut(id) {
-            *committed = true;
+        for (id, _) in outcomes.iter().filter(|(_, outcome)| outcome.is_ok()) {
+            if let Some(Load { committed, .. }) = state.lakeward.loads.get_mut(id) {
+                *committed = true;
+            }
         }
-    })
+    })?;
+    outcomes.into_iter().try_for_each(|(_, outcome)| outcome)
 }
