@@ -14,12 +14,16 @@ mod commands;
 mod consistency;
 #[path = "e2e/failures.rs"]
 mod failures;
+#[path = "e2e/families.rs"]
+mod families;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]
 mod memory;
 #[path = "e2e/object_store.rs"]
 mod object_store;
+#[path = "e2e/oracle.rs"]
+mod oracle;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/resume.rs"]

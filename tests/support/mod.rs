@@ -2,7 +2,10 @@
 //!
 //! Nothing in here knows how Lakeward works inside; it knows its command line, its files and its exit codes.
 
+pub mod canonical;
+pub mod dice;
 pub mod lakeward;
+pub mod literals;
 pub mod majors;
 pub mod postgres;
 pub mod readback;

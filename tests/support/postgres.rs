@@ -110,9 +110,18 @@ impl Server {
 
     /// A new, empty database. `label` shows in its name.
     pub fn database(&self, label: &str) -> Database {
+        self.create(label, "")
+    }
+
+    /// A database that takes any bytes for text.
+    pub fn database_of_bytes(&self, label: &str) -> Database {
+        self.create(label, "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    }
+
+    fn create(&self, label: &str, options: &str) -> Database {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{label}_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        self.at("postgres").sql(&format!("CREATE DATABASE {name} TEMPLATE template0"));
+        self.at("postgres").sql(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}"));
         self.at(&name)
     }
 
@@ -152,6 +161,18 @@ impl Database {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+
+    /// Installs an extension; false if the server has none of that name. Debian's package has those of contrib.
+    pub fn extension(&self, name: &str) -> bool {
+        let available = self.sql(&format!("SELECT count(*) FROM pg_available_extensions WHERE name = '{name}'")) == "1";
+        if available {
+            self.sql(&format!("CREATE EXTENSION {name}"));
+        } else if !matches!(name, "vector" | "postgis") {
+            assert!(std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: extension {name}");
+            super::skip(&format!("extension {name}"));
+        }
+        available
     }
 
     /// `psql` on this database, not started, reading from its standard input.
