@@ -141,8 +141,9 @@ impl ColumnType {
             Self::List(element) => DataType::List(Arc::new(element.field("element"))),
             Self::Struct(parts) => DataType::Struct(parts.iter().map(|(name, ty)| ty.field(name)).collect()),
             Self::Map => {
+                // Names as the Parquet format has them (LogicalTypes, "Maps").
                 let pair = [Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)];
-                DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair.into_iter().collect()), false)), false)
+                DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(pair.into_iter().collect()), false)), false)
             }
         }
     }
