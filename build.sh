@@ -21,6 +21,7 @@ usage: ./build.sh <command>
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
   bench [--rounds N] [--peers] [TABLE …]   measure against the server's own limit
   schemas                       regenerate schemas/*.schema.json from the code
+  docs                          regenerate docs/types.md from the code
   lint                          formatting, clippy and documentation, warnings refused
   help                          this text
 
@@ -267,6 +268,7 @@ case $command in
     driver-postgres) build; exec "$BINARY" "$@" ;;
     bench) bench "$@" ;;
     schemas) need_rust; UPDATE_SCHEMAS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --workspace schema "$@" ;;
+    docs) need_rust; UPDATE_DOCS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --test docs "$@" ;;
     lint) lint ;;
     help | -h | --help) usage ;;
     *) usage >&2; die "unknown command $command" ;;

@@ -9,6 +9,7 @@ pub(crate) mod fixed;
 pub(crate) mod list;
 pub(crate) mod map;
 pub(crate) mod record;
+pub(crate) mod show;
 pub(crate) mod variable;
 
 use crate::values::{Fault, Step};

@@ -17,7 +17,7 @@ pub(crate) fn verbatim(field: &[u8], out: &mut Vec<u8>) -> Step {
 
 /// A text column whose fields are the text, in both forms.
 pub(crate) fn text() -> Maker {
-    variable(true, |field, out| verbatim(field, out), |field, out| verbatim(field, out))
+    variable(true, verbatim, verbatim)
 }
 
 /// A text column; `binary` and `text` append the text of a field of that form.
@@ -27,7 +27,7 @@ pub(crate) fn text_from(binary: Write, text: Write) -> Maker {
 
 /// A binary column whose fields are the bytes in the binary form.
 pub(crate) fn binary(text: Write) -> Maker {
-    variable(false, |field, out| verbatim(field, out), text)
+    variable(false, verbatim, text)
 }
 
 /// A binary column; `binary` and `text` append the bytes of a field of that form.

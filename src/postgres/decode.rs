@@ -8,6 +8,7 @@
 
 use super::copy_line;
 use crate::columns::Column;
+use crate::columns::show::displayable;
 use crate::error::{Error, Result};
 use crate::types::{ColumnPlan, Wire};
 use crate::values::{Fault, shorten};
@@ -395,7 +396,7 @@ impl Decoder {
 /// The key of a row for people. A part that cannot be read is left out.
 fn key_text<'a>(parts: impl Iterator<Item = Option<(&'a str, ArrayRef, usize)>>) -> String {
     let show = |(name, array, row): (&str, ArrayRef, usize)| {
-        let value = array_value_to_string(&array, row).ok()?;
+        let value = array_value_to_string(&displayable(&array).ok()?, row).ok()?;
         Some(format!("{name} = {}", shorten(&value)))
     };
     let parts: Vec<String> = parts.flatten().filter_map(show).collect();

@@ -177,6 +177,17 @@ fn text_that_is_not_utf8_is_named_with_its_key() {
 }
 
 #[test]
+fn an_instant_can_be_a_key() {
+    let plan = |name: &str, ty, wanted: &str| plan_column(&column(name, ty), name, &wanted.parse().expect("type"), SpecialValues::Error);
+    let mut key = plan("at", base(1184, "timestamptz", -1), "timestamptz").expect("plan");
+    key.key = true;
+    let price = plan("price", numeric_type(12, 2), "decimal(12,2)").expect("plan");
+    let mut decoder = Decoder::new(&[key, price], "public.t", Wire::Text);
+    let error = decoder.push(b"2024-02-29 10:34:56+00\tNaN\n").expect_err("NaN");
+    assert!(error.to_string().contains("(at = 2024-02-29T10:34:56Z)"), "{error}");
+}
+
+#[test]
 fn a_text_stream_may_be_cut_anywhere_but_at_its_end() {
     let text = plan_column(&column("t", base(25, "text", -1)), "t", &"string".parse().expect("type"), SpecialValues::Error);
     let plan = text.expect("plan");

@@ -48,7 +48,7 @@ pub(crate) fn only_text(column: Maker) -> Option<Route> {
 
 /// Text, if it is text that is wanted: `print` appends what the output function prints to a binary value.
 pub(crate) fn printed(wanted: &ColumnType, print: Write) -> Option<Route> {
-    wanted.is_text().then(|| both(text_from(print, |field, out| verbatim(field, out))))?
+    wanted.is_text().then(|| both(text_from(print, verbatim)))?
 }
 
 /// Text, if it is text that is wanted: the same bytes in both forms.

@@ -12,8 +12,10 @@
 
 mod block;
 mod bytes;
+mod formats;
 mod nested;
 mod numbers;
+pub mod page;
 #[cfg(test)]
 pub(crate) mod payload;
 pub mod pg_type;

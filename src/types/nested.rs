@@ -61,7 +61,7 @@ pub(crate) static RANGE: Block = Block {
         TypeKind::Range(bound) if matches!(wanted, ColumnType::Struct(_)) => range(bound, wanted, special),
         _ => server_text(wanted),
     },
-    examples: &["[1,10)", "(,5]", "empty"],
+    examples: &["[1,10)", "(,6)", "empty"],
     remark: "A missing bound is NULL. An empty range has no bounds and `empty` is true. As `string` it is what the server prints.",
 };
 
@@ -163,3 +163,7 @@ pub(crate) fn same_parts(wanted: &ColumnType, parts: &[(&str, ColumnType)]) -> O
     let same = !parts.is_empty() && found.iter().map(|(name, ty)| (name.as_str(), ty)).eq(parts.iter().map(|(name, ty)| (*name, ty)));
     same.then(|| fields_of(wanted))?
 }
+
+#[cfg(test)]
+#[path = "nested_tests.rs"]
+mod tests;

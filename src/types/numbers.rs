@@ -219,3 +219,7 @@ fn float4(field: &[u8]) -> Step<f32> {
 fn float8(field: &[u8]) -> Step<f64> {
     Ok(f64::from_be_bytes(exact_bytes(field)?))
 }
+
+#[cfg(test)]
+#[path = "numbers_tests.rs"]
+mod tests;

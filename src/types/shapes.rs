@@ -106,3 +106,89 @@ fn vector(wanted: &ColumnType, binary: SplitVector) -> Option<Route> {
     .column;
     both(list(vec![Arc::new(element.field("element"))], column, Arc::new(binary), Arc::new(vector_text)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::{accepts, base, check, check_text, exactly, extension, refuses};
+
+    // Binary forms and texts were taken from PostgreSQL 15; of pgvector by hand from `vector_send` and `halfvec_send`.
+
+    #[test]
+    fn shapes_are_text_or_structs() {
+        for (oid, name, binary, text, wanted, parts) in [
+            (600, "point", "3ff8000000000000c000000000000000", "(1.5,-2)", "struct<x:number,y:number>", "{x: 1.5, y: -2.0}"),
+            (600, "point", "7e37e43c8800759c7ff8000000000000", "(1e+300,NaN)", "struct<x:number,y:number>", "{x: 1e300, y: NaN}"),
+            (
+                628,
+                "line",
+                "3ff0000000000000bff00000000000000000000000000000",
+                "{1,-1,0}",
+                "struct<a:number,b:number,c:number>",
+                "{a: 1.0, b: -1.0, c: 0.0}",
+            ),
+            (
+                601,
+                "lseg",
+                "3ff0000000000000400000000000000040080000000000004010000000000000",
+                "[(1,2),(3,4)]",
+                "struct<x1:number,y1:number,x2:number,y2:number>",
+                "{x1: 1.0, y1: 2.0, x2: 3.0, y2: 4.0}",
+            ),
+            (
+                603,
+                "box",
+                "400800000000000040100000000000003ff00000000000004000000000000000",
+                "(3,4),(1,2)",
+                "struct<x1:number,y1:number,x2:number,y2:number>",
+                "{x1: 3.0, y1: 4.0, x2: 1.0, y2: 2.0}",
+            ),
+            (
+                718,
+                "circle",
+                "000000000000000000000000000000004000000000000000",
+                "<(0,0),2>",
+                "struct<x:number,y:number,radius:number>",
+                "{x: 0.0, y: 0.0, radius: 2.0}",
+            ),
+        ] {
+            let ty = || base(oid, name, -1);
+            exactly(ty(), "string");
+            accepts(&ty(), &[]);
+            check(ty(), "string", &[(binary, text, text)]);
+            check(ty(), wanted, &[(binary, text, parts)]);
+            refuses(&ty(), &["struct<y:number,x:number>", "struct<x:number_small,y:number_small>", "list<number>"]);
+        }
+        // Servers before 12 print more digits than it takes.
+        check(base(600, "point", -1), "string", &[("3fb999999999999abff0000000000000", "(0.10000000000000001,-1)", "(0.1,-1)")]);
+    }
+
+    #[test]
+    fn shapes_of_many_points_are_text() {
+        let points = "0000000002000000000000000000000000000000003ff00000000000003ff0000000000000";
+        let polygon = "00000003000000000000000000000000000000003ff00000000000003ff00000000000003ff00000000000000000000000000000";
+        for (oid, name, binary, text) in [
+            (602, "path", points, "[(0,0),(1,1)]"),
+            (602, "path", &points.replacen("00", "01", 1), "((0,0),(1,1))"),
+            (604, "polygon", polygon, "((0,0),(1,1),(1,0))"),
+        ] {
+            exactly(base(oid, name, -1), "string");
+            accepts(&base(oid, name, -1), &[]);
+            check(base(oid, name, -1), "string", &[(binary, text, text)]);
+            refuses(&base(oid, name, -1), &["list<struct<x:number,y:number>>", "struct<x:number>"]);
+        }
+    }
+
+    #[test]
+    fn vectors_are_lists() {
+        for (name, binary) in [("vector", "000300003f80000040200000c0400000"), ("halfvec", "000300003c004100c200")] {
+            let ty = || extension(name);
+            exactly(ty(), "list<number_small>");
+            accepts(&ty(), &[]);
+            for wanted in ["list<number_small>", "list<number>"] {
+                check(ty(), wanted, &[(binary, "[1,2.5,-3]", "[1.0, 2.5, -3.0]")]);
+            }
+            check_text(ty(), "string", &[("[1,2.5,-3]", "[1,2.5,-3]")]);
+            refuses(&ty(), &["list<integer>", "list<list<number_small>>"]);
+        }
+    }
+}

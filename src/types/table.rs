@@ -56,8 +56,11 @@ pub(crate) static OTHER: Block = Block {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::base;
+    use super::super::payload::{array_of, base, composite, extension, numeric_type, range_over};
     use super::*;
+    use crate::columns::Column;
+    use crate::config::column_type::PLAIN_NAMES;
+    use crate::values::samples::{damaged, hex};
 
     #[test]
     fn oids_are_those_of_the_server() {
@@ -95,5 +98,81 @@ mod tests {
         assert!(route(&own, &ColumnType::String, SpecialValues::Error).is_some_and(|route| !route.binary));
         let mood = PgType { kind: TypeKind::Enum, ..own };
         assert!(route(&mood, &ColumnType::String, SpecialValues::Error).is_some_and(|route| route.binary));
+    }
+
+    /// One binary value of each layout, as a server sent them.
+    const SAMPLES: [&str; 22] = [
+        "01",
+        "7fff",
+        "80000000",
+        "7fffffffffffffff",
+        "0002000000000002000c0bb8",
+        "00000000d0000020",
+        "6e61c3af766520f09fa680",
+        "017b2261223a20317d",
+        "0192f0c123457abc8def0123456789ab",
+        "00000009aa80",
+        "0101000020e6100000000000000000f03f0000000000000040",
+        "0000000a8be62608ffffb2a8",
+        "000000036c97ca88fffffffd0000000e",
+        "0340001020010db8000000000000000000000001",
+        "00000003666174000001c002697427730000007261740000010003",
+        "00000006020202030201010000636174000100007261740001000066617400",
+        "00000003000000000000000a0000000000000014000000000000000a000000000000000e000000000000000f",
+        "3ff0000000000000400000000000000040080000000000004010000000000000",
+        "0000000002000000000000000000000000000000003ff00000000000003ff0000000000000",
+        "000300003f80000040200000c0400000",
+        "000000020000000473697a65ffffffff00000005636f6c6f7200000003726564",
+        "00000001000000010000001700000003000000010000000400000001ffffffff0000000400000003",
+    ];
+
+    /// The blocks' types, and one of each kind that is made of others.
+    fn all_types() -> Vec<(PgType, &'static [&'static str])> {
+        let own = |oid: u32, name: &str| if oid == 0 { extension(name) } else { base(oid, name, -1) };
+        let named = blocks().flat_map(|block| block.types.iter().map(move |(oid, name)| (own(*oid, name), block.examples)));
+        let int4 = || base(23, "int4", -1);
+        let range = || range_over(int4());
+        let nested = [
+            PgType { kind: TypeKind::Enum, ..extension("mood") },
+            numeric_type(12, 2),
+            array_of(int4()),
+            array_of(array_of(base(25, "text", -1))),
+            composite(&[("n", int4()), ("t", base(25, "text", -1)), ("d", array_of(base(1082, "date", -1)))]),
+            range(),
+            PgType { kind: TypeKind::Multirange(Box::new(range())), ..base(4451, "int4multirange", -1) },
+            array_of(composite(&[("h", extension("hstore")), ("r", range())])),
+        ];
+        named.chain(nested.map(|ty| (ty.clone(), block(&ty).examples))).collect()
+    }
+
+    #[test]
+    fn damage_never_panics_whatever_type_it_is_read_as() {
+        let finished = |mut column: Box<dyn Column>| {
+            column.push_null();
+            assert_eq!(column.finish().map_or(2, |array| array.len()), 2);
+        };
+        for (ty, examples) in all_types() {
+            // The four names of OLake's timestamps and the three of its texts are one type each.
+            let plain = PLAIN_NAMES.iter().map(|(_, wanted)| wanted.clone());
+            let plain = plain.filter(|wanted| !matches!(wanted, ColumnType::Text(_) | ColumnType::Timestamp(_)));
+            for route in plain.chain([exact(&ty)]).filter_map(|wanted| route(&ty, &wanted, SpecialValues::Clamp)) {
+                for sample in SAMPLES {
+                    damaged(&hex(sample), |field| {
+                        let mut column = (route.column)();
+                        if column.push(field, &mut 0).is_ok() {
+                            finished(column);
+                        }
+                    });
+                }
+                for example in examples {
+                    damaged(example.as_bytes(), |field| {
+                        let mut column = (route.column)();
+                        if column.push_text(field, &mut 0).is_ok() {
+                            finished(column);
+                        }
+                    });
+                }
+            }
+        }
     }
 }

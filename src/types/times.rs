@@ -122,3 +122,7 @@ fn months_days_micros(wanted: &ColumnType, special: SpecialValues) -> Option<Rou
     ];
     both(record(fields, columns, Arc::new(interval_parts_binary), Arc::new(interval_parts_text), special == SpecialValues::Null))
 }
+
+#[cfg(test)]
+#[path = "times_tests.rs"]
+mod tests;
