@@ -1,5 +1,5 @@
-//! Binary forms and texts were taken from PostgreSQL 15 (`encode(date_send(x), 'hex')`, `x::text`), of the infinite intervals
-//! from PostgreSQL 17.
+//! Binary forms and texts were taken from PostgreSQL 15 (`encode(date_send(x), 'hex')`, `x::text`); those of infinite intervals,
+//! which came with 17, follow its source (`INTERVAL_IS_NOEND`).
 
 use super::super::payload::{accepts, base, check, check_under, exactly, fails, planned, read, refuses};
 use super::super::pg_type::PgType;

@@ -91,7 +91,7 @@ pub(crate) fn snapshot(field: &[u8], out: &mut Vec<u8>) -> Step {
     Ok(())
 }
 
-/// Appends a "char" (`charsend`) as `charout` of PostgreSQL 16 prints it: nothing for zero, octal for what is not ASCII.
+/// Appends a "char" (`charsend`) as `charout` prints it since PostgreSQL 15: nothing for zero, octal for what is not ASCII.
 pub(crate) fn char(field: &[u8], out: &mut Vec<u8>) -> Step {
     match exact_bytes(field)? {
         [0] => {}
