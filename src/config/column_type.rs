@@ -1,6 +1,6 @@
 //! The destination type of a column, as `streams.json` names it.
 //!
-//! Promises: each type maps to exactly one Arrow type. Its name is read and printed in [`super::type_name`]. Knows nothing
+//! Promises: each type maps to exactly one Arrow type. Its name is read and printed in `type_name`. Knows nothing
 //! of the source: which conversions a source type allows is decided in `types`.
 
 use arrow::datatypes::{DataType, Field, TimeUnit};

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! [`pg_type`] is what the catalog says of a type. `table` finds its block among the families (`numbers`, `texts`, `bytes`, `times`,
-//! `systems`, `shapes`, `nested`); a block names the functions of [`crate::values`] that read its wire forms and the column of
-//! [`crate::columns`] that they fill. A type is looked up once per column, here; decoding runs the closure that was found. A
+//! `systems`, `shapes`, `nested`); a block names the functions of `values` that read its wire forms and the column of
+//! `columns` that they fill. A type is looked up once per column, here; decoding runs the closure that was found. A
 //! conversion that could lose something is refused, but for those that OLake documents and its catalogs ask for by name: `number`
 //! for numeric, `timestamp` for what has no zone.
 
