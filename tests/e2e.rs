@@ -26,6 +26,8 @@ mod object_store;
 mod oracle;
 #[path = "e2e/readers.rs"]
 mod readers;
+#[path = "e2e/refusals.rs"]
+mod refusals;
 #[path = "e2e/resume.rs"]
 mod resume;
 #[path = "e2e/tables.rs"]

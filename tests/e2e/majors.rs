@@ -1,10 +1,13 @@
-//! A full refresh of a small schema on every major of PostgreSQL from 12 to 18.
+//! A full refresh of a small schema, and all values of the regression tables, on every major of PostgreSQL from 12 to 18.
 
+use crate::families::{SETTINGS, Values, accepted, create};
 use crate::support::lakeward::Job;
+use crate::support::literals::regression::{self, EXTENSIONS, NESTED, NEWER, NUMBERS, PLACES, TEXTS, TIMES};
 use crate::support::majors::{MAJORS, programs};
 use crate::support::postgres::Server;
-use crate::support::readback::assert_same;
+use crate::support::readback::{assert_same, assert_same_cells};
 use crate::support::skip;
+use serde_json::json;
 
 const SCHEMA: &str = "
     CREATE TYPE mood AS ENUM ('happy', 'sad');
@@ -22,18 +25,24 @@ const SCHEMA: &str = "
     CREATE TABLE nokey (x text); INSERT INTO nokey VALUES ('same'), ('same'), (NULL);
     CREATE TABLE nothing (id int);";
 
-#[test]
-fn a_full_refresh_on_every_major() {
+/// Runs a test against a server of each major that can be had.
+fn on_every_major(test: impl Fn(u32, &Server)) {
     let mut skipped = Vec::new();
     for (major, version) in MAJORS {
-        let programs = match programs(major, version) {
-            Ok(programs) => programs,
-            Err(why) => {
-                skipped.push(format!("{major} ({why})"));
-                continue;
-            }
-        };
-        let server = Server::start(&programs);
+        match programs(major, version) {
+            Ok(programs) => test(major, &Server::start(&programs)),
+            Err(why) => skipped.push(format!("{major} ({why})")),
+        }
+    }
+    if !skipped.is_empty() {
+        assert!(std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: majors {}", skipped.join("; "));
+        skip(&format!("majors {}", skipped.join("; ")));
+    }
+}
+
+#[test]
+fn a_full_refresh_on_every_major() {
+    on_every_major(|major, server| {
         let database = server.database("majors");
         assert_eq!(database.sql("SHOW server_version_num").parse::<u32>().expect("a version") / 10_000, major);
         database.sql(SCHEMA);
@@ -48,9 +57,35 @@ fn a_full_refresh_on_every_major() {
         assert_eq!(assert_same(&job, &database, "public.parts").rows, 3000, "PostgreSQL {major}");
         assert_eq!(assert_same(&job, &database, "public.nokey").rows, 3, "PostgreSQL {major}");
         job.assert_no_leftovers();
-    }
-    if !skipped.is_empty() {
-        assert!(std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: majors {}", skipped.join("; "));
-        skip(&format!("majors {}", skipped.join("; ")));
-    }
+    });
+}
+
+/// Of each type and value as much as a major has.
+#[test]
+fn the_regression_values_on_every_major() {
+    on_every_major(|major, server| {
+        let database = server.database("majorvalues");
+        let mut families = [NUMBERS, TEXTS, TIMES, PLACES, NESTED, NEWER].concat();
+        for (extension, of_it) in EXTENSIONS {
+            if database.extension(extension) {
+                families.extend_from_slice(of_it);
+            }
+        }
+        database.sql(regression::SCHEMA);
+        let accepted = accepted(&database, &families);
+        let count = |families: &[Values]| families.iter().map(|(_, values)| values.len()).sum::<usize>();
+        let all: Vec<Values> = families.iter().map(|(t, v)| (*t, v.to_vec())).collect();
+        eprintln!("PostgreSQL {major}: {} of {} types, {} of {} values", accepted.len(), all.len(), count(&accepted), count(&all));
+        database.sql(&format!("{SETTINGS} {}", create("t", &accepted)));
+        let jobs = ["binary", "text"].map(|format| {
+            let job = Job::new(&database);
+            job.edit("source.json", |source| source["copy_format"] = json!(format));
+            job.discover();
+            job.select(&["public.t"]);
+            job.sync().succeeded();
+            assert_same(&job, &database, "public.t");
+            job
+        });
+        assert_same_cells(&jobs[0].files("public.t"), &jobs[1].files("public.t"), "id");
+    });
 }

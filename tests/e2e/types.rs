@@ -1,7 +1,7 @@
-//! Every type has the Arrow type that the documentation says, values that have none follow the user's word, and what cannot be
-//! carried stops the run with the row named. (`families.rs` and `oracle.rs` have the values.)
+//! Every type has the Arrow type that the documentation says, or the one that the user says. (`families.rs` and `oracle.rs` have the
+//! values, `refusals.rs` what cannot be carried.)
 
-use crate::support::lakeward::{Job, Outcome, exit};
+use crate::support::lakeward::{Job, Outcome};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same, assert_same_as, duckdb};
 use serde_json::{Value, json};
@@ -99,6 +99,9 @@ const EXACT: &[(&str, &str, &str, &[&str])] = &[
     ("regtype", "string", "string", &["'timestamptz'"]),
     // No binary form, and unknown to Lakeward.
     ("aclitem", "string", "string", &["'postgres=r/postgres'"]),
+    // A base type of the user's own.
+    ("label", "string", "string", &["'a \\\\ b'", "''"]),
+    ("label[]", "list<string>", "list<element: string>", &[r#"'{a,NULL,"b \\\\ c"}'"#]),
     ("percentage", "integer_small", "int32", &["0", "100"]),
     ("price", "decimal(8,2)", "decimal128(8, 2)", &["0.99", "123456.78"]),
     ("int2[]", "list<int16>", "list<element: int16>", &["'{}'", "'{1,NULL,-32768}'"]),
@@ -186,7 +189,11 @@ fn create(types: &[Exact]) -> String {
 }
 
 const CUSTOM: &str = "CREATE TYPE mood AS ENUM ('happy', 'very sad'); CREATE DOMAIN percentage AS int CHECK (value BETWEEN 0 AND 100);
-    CREATE DOMAIN price AS numeric(8,2); CREATE TYPE complex AS (r float8, \"the label\" text, at timestamptz[]);";
+    CREATE DOMAIN price AS numeric(8,2); CREATE TYPE complex AS (r float8, \"the label\" text, at timestamptz[]);
+    CREATE TYPE label; CREATE FUNCTION label_in(cstring) RETURNS label LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION label_out(label) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE FUNCTION label_send(label) RETURNS bytea LANGUAGE internal IMMUTABLE STRICT AS 'int4send';
+    CREATE TYPE label (INPUT = label_in, OUTPUT = label_out, SEND = label_send, LIKE = text);";
 
 /// Syncs a table of types in one COPY format, and compares names, Arrow types and values.
 #[track_caller]
@@ -321,7 +328,7 @@ fn column_types_override_what_discover_found() {
 }
 
 /// A job of table `t` whose only entry in `selected_streams` has these keys, run in one COPY format.
-fn sync_with(database: &Database, format: &str, keys: &Value) -> (Job, Outcome) {
+pub fn sync_with(database: &Database, format: &str, keys: &Value) -> (Job, Outcome) {
     let job = Job::new(database);
     job.edit("source.json", |source| source["copy_format"] = json!(format));
     job.discover();
@@ -332,72 +339,6 @@ fn sync_with(database: &Database, format: &str, keys: &Value) -> (Job, Outcome) 
     });
     let outcome = job.sync();
     (job, outcome)
-}
-
-#[test]
-fn a_type_that_would_lose_something_is_refused_before_anything_is_read() {
-    let database = Server::shared().database("lossy");
-    database.sql(
-        "CREATE TABLE t (id int PRIMARY KEY, n int8, x text, at timestamptz, c point); INSERT INTO t VALUES (1, 1, 'a', now(), '(1,2)')",
-    );
-    for (column, wanted) in
-        [("n", "int16"), ("n", "boolean"), ("x", "integer"), ("at", "local_timestamp"), ("c", "number"), ("n", "nonsense")]
-    {
-        let (job, outcome) = sync_with(&database, "binary", &json!({"column_types": {column: wanted}}));
-        let code = outcome.code.filter(|code| matches!(*code, exit::CONFIG | exit::SCHEMA));
-        outcome.failed(code.unwrap_or(exit::SCHEMA), &[column, wanted]);
-        assert!(job.files("public.t").is_empty());
-    }
-    for keys in [
-        json!({"column_types": {"nowhere": "string"}}),
-        json!({"special_values": {"nowhere": "null"}}),
-        json!({"special_values": {"n": "whatever"}}),
-    ] {
-        let (_, outcome) = sync_with(&database, "binary", &keys);
-        outcome.failed(exit::CONFIG, &[if keys.to_string().contains("nowhere") { "nowhere" } else { "whatever" }]);
-    }
-}
-
-/// No policy makes up for a decimal that is too small: the user chose it.
-#[test]
-fn a_decimal_overflow_names_the_key_under_every_policy() {
-    let database = Server::shared().database("overflow");
-    database.sql("CREATE TABLE t (id int PRIMARY KEY, x numeric); INSERT INTO t VALUES (1, 9.99), (4711, 1234.5)");
-    for format in ["binary", "text"] {
-        for policy in ["error", "null", "clamp"] {
-            let (job, outcome) =
-                sync_with(&database, format, &json!({"column_types": {"x": "decimal(5,2)"}, "special_values": {"x": policy}}));
-            outcome.failed(exit::SCHEMA, &["public.t", "`x`", "1234.5", "id = 4711", "column_types"]);
-            assert!(job.files("public.t").is_empty());
-        }
-        // More places than the decimal has would be rounded.
-        let (_, outcome) = sync_with(&database, format, &json!({"column_types": {"x": "decimal(9,0)"}}));
-        outcome.failed(exit::SCHEMA, &["public.t", "`x`", "9.99", "id = 1"]);
-    }
-}
-
-#[test]
-fn an_array_of_another_depth_names_the_key_and_the_way_out() {
-    let database = Server::shared().database("depth");
-    database.sql(
-        "CREATE TABLE t (a int, b text, flat int[], deep int[][], PRIMARY KEY (a, b));
-         INSERT INTO t VALUES (1, 'x', '{1}', '{{1}}'), (2, 'y', '{}', '{}'), (3, 'the row', '{{1,2},{3,4}}', NULL)",
-    );
-    for format in ["binary", "text"] {
-        let (job, outcome) = sync_with(&database, format, &json!({}));
-        outcome.failed(exit::SCHEMA, &["public.t", "`flat`", "a = 3", "b = the row", "column_types", "list<list<integer_small>>"]);
-        assert!(job.files("public.t").is_empty());
-    }
-    database.sql("UPDATE t SET flat = '{1,2}', deep = '{1,2}' WHERE a = 3");
-    for format in ["binary", "text"] {
-        sync_with(&database, format, &json!({}))
-            .1
-            .failed(exit::SCHEMA, &["public.t", "`deep`", "a = 3", "column_types", "list<integer_small>"]);
-        let (job, outcome) = sync_with(&database, format, &json!({"column_types": {"deep": "string"}}));
-        outcome.succeeded();
-        let values = duckdb(&job.files("public.t"), "SELECT a, flat, deep FROM $files ORDER BY a");
-        assert_eq!(values, json!([[1, [1], "{{1}}"], [2, [], "{}"], [3, [1, 2], "{1,2}"]]));
-    }
 }
 
 #[test]
@@ -412,28 +353,49 @@ fn lower_bounds_of_arrays_are_dropped() {
     }
 }
 
-/// A database that does not check its text may hold bytes that are none.
 #[test]
-fn bytes_that_are_no_text_are_an_error_with_their_place() {
-    let database = Server::shared().database_of_bytes("bytes");
-    database.sql(
-        r"CREATE TABLE t (id int PRIMARY KEY, x text, tags text[]); INSERT INTO t VALUES (1, 'é', '{é}'), (2, E'a\xe9b', NULL);
-          CREATE TABLE u (id int PRIMARY KEY, tags text[]); INSERT INTO u VALUES (1, '{a}'), (5, ARRAY[E'\xff'])",
-    );
-    for format in ["binary", "text"] {
-        let (job, outcome) = sync_with(&database, format, &json!({}));
-        outcome.failed(exit::SOURCE, &["public.t", "`x`", "row 2", "UTF-8"]);
-        assert!(job.files("public.t").is_empty());
-        let job = Job::new(&database);
-        job.edit("source.json", |source| source["copy_format"] = json!(format));
-        job.discover();
-        job.select(&["public.u"]);
-        job.sync().failed(exit::SOURCE, &["public.u", "`tags`", "row 2", "UTF-8"]);
-        assert!(job.files("public.u").is_empty());
-        // The way out: the bytes as they are.
-        let (job, outcome) = sync_with(&database, format, &json!({"column_types": {"x": "binary"}}));
-        outcome.succeeded();
-        assert_eq!(duckdb(&job.files("public.t"), "SELECT id, hex(x) FROM $files ORDER BY id"), json!([[1, "C3A9"], [2, "61E962"]]));
+fn text_of_other_encodings_arrives_as_utf_8() {
+    for encoding in ["LATIN1", "EUC_JP"] {
+        let database = Server::shared().database_in(encoding, "encoding");
+        let word = if encoding == "LATIN1" { "é" } else { "日本" };
+        let mut types = vec![
+            "text",
+            "varchar",
+            "char(3)",
+            "name",
+            "json",
+            "jsonb",
+            "xml",
+            "tsvector",
+            "jsonpath",
+            "word",
+            "text[]",
+            "pair",
+            "textrange",
+        ];
+        types.extend(["hstore", "citext"].into_iter().filter(|extension| database.extension(extension)));
+        let value = |t: &str| match t {
+            "json" | "jsonb" => format!(r#"{{"{word}": "{word}"}}"#),
+            "xml" => format!("<a>{word}</a>"),
+            "tsvector" => format!("{word}:1"),
+            "jsonpath" => format!(r#"$."{word}""#),
+            "text[]" => format!("{{{word}}}"),
+            "pair" => format!("({word},1)"),
+            "textrange" => format!("[{word},)"),
+            "hstore" => format!("{word}=>{word}, b=>NULL"),
+            _ => word.to_owned(),
+        };
+        let columns: String = types.iter().enumerate().map(|(i, t)| format!(", c{i} {t}")).collect();
+        let values: String = types.iter().map(|t| format!(", '{}'", value(t))).collect();
+        database.sql(&format!(
+            "CREATE TYPE word AS ENUM ('{word}'); CREATE TYPE pair AS (w text, n int); CREATE TYPE textrange AS RANGE (subtype = text);
+             CREATE TABLE t (id int PRIMARY KEY{columns}); INSERT INTO t VALUES (1{values})"
+        ));
+        for format in ["binary", "text"] {
+            let (job, outcome) = sync_with(&database, format, &json!({}));
+            outcome.succeeded();
+            assert_same(&job, &database, "public.t");
+        }
     }
 }
 

@@ -113,9 +113,9 @@ impl Server {
         self.create(label, "")
     }
 
-    /// A database that takes any bytes for text.
-    pub fn database_of_bytes(&self, label: &str) -> Database {
-        self.create(label, "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    /// A database in another encoding than UTF-8; one in SQL_ASCII takes any bytes for text.
+    pub fn database_in(&self, encoding: &str, label: &str) -> Database {
+        self.create(label, &format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"))
     }
 
     fn create(&self, label: &str, options: &str) -> Database {

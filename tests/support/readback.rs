@@ -97,6 +97,7 @@ pub fn duckdb(files: &[PathBuf], query: &str) -> Value {
     let script = "
 import duckdb, json, sys
 job = json.load(sys.stdin)
+duckdb.sql('SET enable_progress_bar = false')
 print(json.dumps(duckdb.sql(job['query'].replace('$files', 'read_parquet($1)'), params=[job['files']]).fetchall(), default=str))";
     python(script, &json!({"files": files, "query": query}))
 }

@@ -376,6 +376,16 @@ pub const NESTED: &[Family] = &[
     ("aclitem[]", &["{postgres=r/postgres,=U/postgres}", "{}"]),
 ];
 
+/// What only newer servers accept.
+pub const NEWER: &[Family] = &[
+    ("interval", &["infinity", "-infinity"]),
+    ("int4", &["0x1F", "-0b11", "1_000_000"]),
+    ("numeric", &["0x10", "1_000.000_1", "Infinity"]),
+    (r#""char""#, &["\\377", "\\003"]),
+    ("interval[]", &["{infinity,NULL}"]),
+    ("ltree", &["a-b.c"]),
+];
+
 /// Types of extensions: name of the extension, then its families.
 pub const EXTENSIONS: &[(&str, &[Family])] = &[
     (
