@@ -21,6 +21,7 @@ usage: ./build.sh <command>
   test [cargo test arguments]   run all tests
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
   bench [--rounds N] [--peers] [TABLE …]   measure against the server's own limit
+  bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   schemas                       regenerate schemas/*.schema.json from the code
   lint                          formatting, clippy and documentation, warnings refused
@@ -249,6 +250,11 @@ run_tests() {
 }
 
 bench() {
+    if [ "${1:-}" = decode ]; then
+        shift; need_rust
+        cargo bench --manifest-path "$ROOT/Cargo.toml" --bench decode -- "$@"
+        return
+    fi
     need_postgres; need_readers venv-bench "${PEERS[@]}"; build
     "$LAKEWARD_PYTHON" "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
 }
