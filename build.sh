@@ -9,6 +9,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
 # Readers that we did not write, for the tests. DuckDB 2 has no extension packages yet.
 READERS=(pyarrow==26.0.1 duckdb==1.5.5)
+CARGO_FUZZ=0.13.2
 PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5)
 
 usage() {
@@ -20,6 +21,8 @@ usage: ./build.sh <command>
   test [cargo test arguments]   run all tests
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
   bench [--rounds N] [--peers] [TABLE …]   measure against the server's own limit
+  bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
+  fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   schemas                       regenerate schemas/*.schema.json from the code
   docs                          regenerate docs/types.md from the code
   lint                          formatting, clippy and documentation, warnings refused
@@ -248,8 +251,35 @@ run_tests() {
 }
 
 bench() {
+    if [ "${1:-}" = decode ]; then
+        shift; need_rust
+        cargo bench --manifest-path "$ROOT/Cargo.toml" --bench decode -- "$@"
+        return
+    fi
     need_postgres; need_readers venv-bench "${PEERS[@]}"; build
     "$LAKEWARD_PYTHON" "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
+}
+
+fuzz() {
+    local seconds=60 targets=() target tool=$CACHE/cargo-fuzz-$CARGO_FUZZ
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --seconds) seconds=${2:?--seconds needs a number}; shift 2 ;;
+            -*) usage >&2; die "fuzz does not know $1" ;;
+            *) targets+=("$1"); shift ;;
+        esac
+    done
+    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type)
+    need_rust
+    [ -x "$tool/bin/cargo-fuzz" ] || cargo install cargo-fuzz --locked --version "$CARGO_FUZZ" --root "$tool"
+    for target in "${targets[@]}"; do
+        [ -f "$ROOT/tests/fuzz/fuzz_targets/$target.rs" ] || die "there is no fuzz target $target"
+        # What is found on the way stays in the cache; what breaks something goes to tests/fuzz/artifacts.
+        mkdir -p "$CACHE/fuzz/$target"
+        # The flags that the instrumentation needs are unstable in rustc, on whichever channel.
+        CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz RUSTC_BOOTSTRAP=1 "$tool/bin/cargo-fuzz" fuzz run --fuzz-dir "$ROOT/tests/fuzz" "$target" \
+            "$CACHE/fuzz/$target" "$ROOT/tests/fuzz/corpus/$target" -- -max_total_time="$seconds" -max_len=4096 -timeout=10
+    done
 }
 
 lint() {
@@ -267,6 +297,7 @@ case $command in
     test) run_tests "$@" ;;
     driver-postgres) build; exec "$BINARY" "$@" ;;
     bench) bench "$@" ;;
+    fuzz) fuzz "$@" ;;
     schemas) need_rust; UPDATE_SCHEMAS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --workspace schema "$@" ;;
     docs) need_rust; UPDATE_DOCS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --test docs "$@" ;;
     lint) lint ;;

@@ -104,6 +104,11 @@ impl Select {
     }
 }
 
+/// OIDs and names of the types that are known by them. A type of an extension has the OID 0 here: every database gives it another.
+pub fn known_types() -> impl Iterator<Item = (u32, &'static str)> {
+    table::blocks().flat_map(|block| block.types).copied()
+}
+
 /// The exact type that `discover` writes for a column: no value is altered by it.
 pub fn exact_type(ty: &PgType) -> ColumnType {
     exact(ty)
