@@ -16,13 +16,14 @@ use std::sync::Arc;
 /// Cuts a value into its elements, in row-major order, and says how they are arranged.
 pub(crate) type SplitList = Arc<dyn Fn(&[u8], &mut Parts<'_>) -> Step<Dimensions> + Send + Sync>;
 
-/// A column of lists whose innermost elements go into `element`. `fields` are those of the lists' elements, the
-/// outermost first: as many as there are dimensions.
-pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, binary: SplitList, text: SplitList) -> Maker {
+/// A column of lists whose innermost elements go into `element`, a type of this `name`. `fields` are those of the lists'
+/// elements, the outermost first: as many as there are dimensions.
+pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, name: String, binary: SplitList, text: SplitList) -> Maker {
     Arc::new(move || {
         Box::new(List {
             levels: fields.iter().map(|field| Level { field: field.clone(), offsets: vec![0], last: 0 }).collect(),
             elements: element(),
+            name: name.clone(),
             binary: binary.clone(),
             text: text.clone(),
             nulls: Nulls::default(),
@@ -34,6 +35,8 @@ struct List {
     /// The outermost first.
     levels: Vec<Level>,
     elements: Box<dyn Column>,
+    /// Of the elements' type, for messages.
+    name: String,
     binary: SplitList,
     text: SplitList,
     nulls: Nulls,
@@ -102,10 +105,12 @@ impl List {
         Fault::unfit(
             format!("an array of {}", by(lengths)),
             format!(
-                "not of {}; for arrays of {} the type is {}…",
+                "not of {}; for arrays of {} name the type {}{}{} in \"column_types\"",
                 many(self.levels.len()),
                 many(lengths.len()),
-                "list<".repeat(lengths.len())
+                "list<".repeat(lengths.len()),
+                self.name,
+                ">".repeat(lengths.len())
             ),
         )
     }

@@ -214,6 +214,10 @@ pub(super) async fn describe(
     let columns = query::columns(client, server, wanted).await.doing(|| "list columns")?;
     let type_oids: BTreeSet<u32> = columns.iter().map(|column| column.type_oid).collect();
     let mut types = query::types(client, server, &type_oids.into_iter().collect::<Vec<_>>()).await.doing(|| "list types")?;
+    for ty in types.values_mut().filter(|ty| ty.extension && ty.name == "hstore") {
+        // `hstore_send` counts the bytes of a key in the server's encoding and sends them in the client's.
+        ty.sends &= matches!(server.encoding.as_str(), "UTF8" | "SQL_ASCII");
+    }
     if let Some(money) = types.get_mut(&MONEY) {
         money.typmod = query::money_places(client).await.doing(|| "ask how many places money has")?;
     }
@@ -376,6 +380,7 @@ fn resolve(types: &HashMap<u32, TypeRow>, mut oid: u32, mut typmod: i32, mut dim
             kind,
             delimiter: u8::try_from(ty.delimiter).unwrap_or(b','),
             sends: ty.sends,
+            extension: ty.extension,
         });
     }
     Err(Error::source_db(format!("type {oid} is nested more than {TYPE_DEPTH_MAX} levels deep")))
@@ -400,6 +405,7 @@ mod tests {
             dimensions: 0,
             delimiter: ',',
             sends: true,
+            extension: false,
             ranges_over: 0,
             attributes: Vec::new(),
         }

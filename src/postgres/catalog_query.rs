@@ -19,6 +19,8 @@ pub(super) struct Server {
     pub user: String,
     pub block_size: u64,
     pub in_recovery: bool,
+    /// `server_encoding`.
+    pub encoding: String,
 }
 
 /// How much of a relation the user may select.
@@ -93,6 +95,8 @@ pub(super) struct TypeRow {
     pub delimiter: char,
     /// Whether it has a send function.
     pub sends: bool,
+    /// Whether it belongs to an extension.
+    pub extension: bool,
     /// A range's subtype, a multirange's range; 0 for all others.
     pub ranges_over: u32,
     /// A composite type's attributes.
@@ -143,7 +147,8 @@ fn unsigned(row: &Row, at: usize) -> Result<u64> {
 
 pub(super) async fn server(client: &Client) -> Result<Server> {
     let sql = "SELECT pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_database()::text, \
-               current_user::text, pg_catalog.current_setting('block_size')::int8, pg_catalog.pg_is_in_recovery()";
+               current_user::text, pg_catalog.current_setting('block_size')::int8, pg_catalog.pg_is_in_recovery(), \
+               pg_catalog.current_setting('server_encoding')";
     let rows = rows(client, sql, &[]).await?;
     let row = rows.first().ok_or_else(|| Error::source_db("the server says nothing about itself"))?;
     Ok(Server {
@@ -152,6 +157,7 @@ pub(super) async fn server(client: &Client) -> Result<Server> {
         user: get(row, 2)?,
         block_size: unsigned(row, 3)?.max(1),
         in_recovery: get(row, 4)?,
+        encoding: get(row, 5)?,
     })
 }
 
@@ -282,7 +288,9 @@ pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Res
             WHERE part.oid <> 0) \
         SELECT t.oid, t.typname::text, n.nspname::text, pg_catalog.quote_ident(n.nspname::text), pg_catalog.pg_type_is_visible(t.oid), \
             t.typtype::text, t.typcategory::text, t.typelem, t.typbasetype, t.typtypmod, t.typndims, t.typdelim::text, t.typsend <> 0, \
-            CASE WHEN t.typtype IN ('r', 'm') THEN {ranges_over} END \
+            CASE WHEN t.typtype IN ('r', 'm') THEN {ranges_over} END, \
+            EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_type'::pg_catalog.regclass \
+                      AND e.objid = t.oid AND e.objsubid = 0 AND e.deptype = 'e') \
         FROM wanted w JOIN pg_catalog.pg_type t ON t.oid = w.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
     );
     let found = rows(client, &sql, &[(&oids, Type::OID_ARRAY)]).await?;
@@ -302,6 +310,7 @@ pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Res
             delimiter: letter(row, 11)?,
             sends: get(row, 12)?,
             ranges_over: get::<Option<u32>>(row, 13)?.unwrap_or(0),
+            extension: get(row, 14)?,
             attributes: Vec::new(),
         };
         types.insert(get(row, 0)?, ty);

@@ -231,7 +231,7 @@ async fn attempt<T>(options: &ConnectOptions, host: &Host, encryption: Encryptio
 
 async fn open_wire(options: &ConnectOptions, host: &Host) -> Result<wire::Connection> {
     let mut connection = by_sslmode(options, host, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
-    connection.simple(&settings(options, connection.server_version(), false)).await.map_err(|e| e.doing("set session parameters"))?;
+    connection.simple(&connection.settings(options, false)).await.map_err(|e| e.doing("set session parameters"))?;
     if options.hosts.len() > 1 {
         let rows = connection.simple(IN_RECOVERY).await?;
         primary(rows.first().and_then(|row| row.first()).and_then(Option::as_deref))?;
@@ -241,7 +241,7 @@ async fn open_wire(options: &ConnectOptions, host: &Host) -> Result<wire::Connec
 
 async fn open_session(options: &ConnectOptions, host: &Host) -> Result<Session> {
     let session = by_sslmode(options, host, |s, o, _| Box::pin(login_session(s, o))).await?;
-    let sql = settings(options, session.version, false);
+    let sql = settings(options, session.version, false, false);
     checked(session.client.batch_execute(&sql).await).map_err(|e| e.doing("set session parameters"))?;
     if options.hosts.len() > 1 {
         let rows = checked(session.client.simple_query(IN_RECOVERY).await)?;

@@ -206,7 +206,7 @@ async fn settings_hold_in_both_clients() {
         assert_eq!(ours.simple(&sql).await.unwrap()[0][0].as_deref(), Some(value), "{name}");
         assert_eq!(theirs.client.query_one(&sql, &[]).await.unwrap().get::<_, &str>(0), value, "{name}");
     }
-    let local = settings(&options, 150_000, true);
+    let local = settings(&options, 150_000, true, false);
     ours.simple(&format!("SET work_mem = '9MB'; BEGIN; {local}")).await.unwrap();
     assert_eq!(ours.simple("SHOW work_mem").await.unwrap()[0][0].as_deref(), Some("7MB"));
     assert_eq!(ours.simple("COMMIT; SHOW work_mem").await.unwrap()[0][0].as_deref(), Some("9MB"));

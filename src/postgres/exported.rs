@@ -75,7 +75,7 @@ impl Exported {
         let name: String = row.get(0);
         (moment.xmin, moment.xmax, moment.lsn) = (number(1)?, number(2)?, row.get(3));
         // Behind a pooler, what was set for the session was set for another server connection.
-        execute(&settings(options, server_version, true)).await?;
+        execute(&settings(options, server_version, true, false)).await?;
         for (namespace, name, column) in &relations.others {
             let column = column.as_deref().map(quote::identifier).unwrap_or_default();
             execute(&format!("SELECT {column} FROM {} LIMIT 0", quote::qualified(namespace, name))).await.map_err(explain_lock)?;

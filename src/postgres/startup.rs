@@ -21,9 +21,14 @@ const TEXT_SETTINGS: [(&str, &str); 5] =
     [("DateStyle", "ISO"), ("IntervalStyle", "postgres"), ("TimeZone", "UTC"), ("extra_float_digits", "3"), ("bytea_output", "hex")];
 
 /// The query that gives a session of `version` (as 150018) its settings. With `local` it holds for the
-/// transaction it is sent in: behind a pooler that hands out servers per transaction, nothing else does.
-pub fn settings(options: &ConnectOptions, version: u32, local: bool) -> String {
+/// transaction it is sent in: behind a pooler that hands out servers per transaction, nothing else does. With `unchecked` text
+/// comes as it is stored, which a server without an encoding (SQL_ASCII) would else refuse to send where it is not UTF-8, and
+/// the error would not say which row it is in; who reads it has to look.
+pub fn settings(options: &ConnectOptions, version: u32, local: bool, unchecked: bool) -> String {
     let mut all: Vec<(&str, String)> = TEXT_SETTINGS.map(|(name, value)| (name, value.to_owned())).into();
+    if unchecked {
+        all.push(("client_encoding", "SQL_ASCII".to_owned()));
+    }
     let ms = |time: Duration| time.as_millis().min(i32::MAX as u128).to_string();
     all.push(("statement_timeout", ms(options.statement_timeout)));
     all.push(("lock_timeout", ms(options.lock_timeout)));

@@ -115,6 +115,11 @@ impl Connection {
         self.parameters.get(name).map(String::as_str)
     }
 
+    /// The query that gives this session its settings, for the transaction only with `local`; see [`startup::settings`].
+    pub fn settings(&self, options: &ConnectOptions, local: bool) -> String {
+        startup::settings(options, self.server_version(), local, self.parameter("server_encoding") == Some("SQL_ASCII"))
+    }
+
     /// The server's version as a number, 150018 for 15.18; 0 if the server told none.
     pub fn server_version(&self) -> u32 {
         startup::version_number(self.parameter("server_version").unwrap_or(""))

@@ -15,7 +15,6 @@ use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::Exported;
 use crate::postgres::quote;
-use crate::postgres::startup::settings;
 use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
 use futures::StreamExt;
@@ -293,7 +292,7 @@ async fn adopt_snapshot<T: Table>(shared: &Shared<T>) -> Result<Connection> {
         _ => error.doing("adopt the exported snapshot"),
     })?;
     // Behind a pooler, what was set for the session was set for another server connection.
-    connection.simple(&settings(&shared.options, connection.server_version(), true)).await?;
+    connection.simple(&connection.settings(&shared.options, true)).await?;
     // A server that has restarted gives the same names to other snapshots.
     let seen = connection.simple("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot())").await?;
     let expected = [shared.moment.xmin, shared.moment.xmax].map(|id| Some(id.to_string()));

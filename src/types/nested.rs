@@ -76,7 +76,7 @@ pub(crate) static MULTIRANGE: Block = Block {
         (TypeKind::Multirange(range), ColumnType::List(inner)) => {
             let Route { binary, column } = route(range, inner, special)?;
             let fields = vec![Arc::new(inner.field("element"))];
-            Some(Route { binary, column: list(fields, column, Arc::new(multirange_binary), Arc::new(multirange_text)) })
+            Some(Route { binary, column: list(fields, column, inner.to_string(), Arc::new(multirange_binary), Arc::new(multirange_text)) })
         }
         _ => server_text(wanted),
     },
@@ -109,7 +109,7 @@ fn array(ty: &PgType, element: &PgType, wanted: &ColumnType, special: SpecialVal
                 "int2vector" | "oidvector" => Arc::new(int_vector_text),
                 _ => Arc::new(move |field, parts| array_text(field, delimiter, parts)),
             };
-            return Some(Route { binary, column: list(fields, column, Arc::new(array_binary), text) });
+            return Some(Route { binary, column: list(fields, column, inner.to_string(), Arc::new(array_binary), text) });
         }
         at = inner;
     }

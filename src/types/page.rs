@@ -152,7 +152,7 @@ fn named(oid: u32, name: &str) -> PgType {
 
 /// A type that is not PostgreSQL's own.
 fn own(name: &str) -> PgType {
-    PgType { namespace: "public".to_owned(), ..PgType::built_in(0, name) }
+    PgType::of_extension(name)
 }
 
 fn numeric_12_2() -> PgType {

@@ -21,9 +21,9 @@ pub(crate) fn base(oid: u32, name: &str, typmod: i32) -> PgType {
     PgType { typmod, ..PgType::built_in(oid, name) }
 }
 
-/// A base type of an extension, or of the user's own.
+/// A base type of an extension.
 pub(crate) fn extension(name: &str) -> PgType {
-    PgType { namespace: "public".to_owned(), ..base(90_000, name, -1) }
+    PgType { oid: 90_000, ..PgType::of_extension(name) }
 }
 
 /// A composite type.

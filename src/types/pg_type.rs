@@ -16,8 +16,10 @@ pub struct PgType {
     pub kind: TypeKind,
     /// What stands between its values in the text of an array (`typdelim`).
     pub delimiter: u8,
-    /// Whether it has a binary form (`typsend`); without one, it can only be read as text.
+    /// Whether it has a binary form (`typsend`) that can be read; without one, it can only be read as text.
     pub sends: bool,
+    /// Whether it belongs to an extension: a type of the user's own can have the name of an extension's.
+    pub extension: bool,
 }
 
 /// `pg_type.typtype` and `typcategory`, as far as decoding cares.
@@ -57,7 +59,12 @@ impl PgType {
     /// A built-in base type.
     pub fn built_in(oid: u32, name: &str) -> Self {
         let (name, namespace) = (name.to_owned(), "pg_catalog".to_owned());
-        Self { oid, typmod: -1, name, namespace, kind: TypeKind::Base, delimiter: b',', sends: true }
+        Self { oid, typmod: -1, name, namespace, kind: TypeKind::Base, delimiter: b',', sends: true, extension: false }
+    }
+
+    /// A base type of an extension.
+    pub fn of_extension(name: &str) -> Self {
+        Self { namespace: "public".to_owned(), extension: true, ..Self::built_in(0, name) }
     }
 
     /// The types that this one is made of directly.

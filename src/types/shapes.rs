@@ -104,7 +104,7 @@ fn vector(wanted: &ColumnType, binary: SplitVector) -> Option<Route> {
         _ => None,
     }?
     .column;
-    both(list(vec![Arc::new(element.field("element"))], column, Arc::new(binary), Arc::new(vector_text)))
+    both(list(vec![Arc::new(element.field("element"))], column, element.to_string(), Arc::new(binary), Arc::new(vector_text)))
 }
 
 #[cfg(test)]

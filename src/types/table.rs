@@ -38,8 +38,7 @@ pub(crate) fn block(ty: &PgType) -> &'static Block {
         TypeKind::Multirange(_) => &MULTIRANGE,
         TypeKind::Other => &OTHER,
         TypeKind::Base => {
-            let named =
-                |(oid, name): &(u32, &str)| if *oid == 0 { ty.namespace != "pg_catalog" && *name == ty.name } else { *oid == ty.oid };
+            let named = |(oid, name): &(u32, &str)| if *oid == 0 { ty.extension && *name == ty.name } else { *oid == ty.oid };
             blocks().find(|block| block.types.iter().any(named)).unwrap_or(&OTHER)
         }
     }
@@ -82,8 +81,7 @@ mod tests {
     #[test]
     fn every_type_can_be_text_and_what_it_is_exactly() {
         for (oid, name) in blocks().flat_map(|block| block.types) {
-            let namespace = if *oid == 0 { "public" } else { "pg_catalog" };
-            let ty = PgType { namespace: namespace.to_owned(), ..base(*oid, name, -1) };
+            let ty = if *oid == 0 { extension(name) } else { base(*oid, name, -1) };
             for wanted in ["string", "unknown", "array", "object"] {
                 assert!(route(&ty, &wanted.parse().expect("type"), SpecialValues::Error).is_some(), "{name} to {wanted}");
             }
@@ -96,6 +94,8 @@ mod tests {
         let own = PgType { namespace: "public".into(), ..base(90_000, "inet", -1) };
         assert_eq!(exact(&own).to_string(), "string");
         assert!(route(&own, &ColumnType::String, SpecialValues::Error).is_some_and(|route| !route.binary));
+        let citext = PgType { extension: false, ..extension("citext") };
+        assert!(route(&citext, &ColumnType::String, SpecialValues::Error).is_some_and(|route| !route.binary));
         let mood = PgType { kind: TypeKind::Enum, ..own };
         assert!(route(&mood, &ColumnType::String, SpecialValues::Error).is_some_and(|route| route.binary));
     }

@@ -45,10 +45,7 @@ pub fn case_at(place: [u8; 3]) -> &'static Case {
 /// The source types, with their keys in [`SEEDS`].
 pub fn types() -> Vec<(String, PgType)> {
     let mut types: Vec<_> = known_types()
-        .map(|(oid, name)| {
-            let namespace = if oid == 0 { "public" } else { "pg_catalog" };
-            (name.to_owned(), PgType { namespace: namespace.to_owned(), ..PgType::built_in(oid, name) })
-        })
+        .map(|(oid, name)| (name.to_owned(), if oid == 0 { PgType::of_extension(name) } else { PgType::built_in(oid, name) }))
         .collect();
     types.extend([numeric(12, 2), numeric(38, 10)]);
     let geometry = PgType { typmod: 4326 << 8, ..find(&types, "geometry") };
