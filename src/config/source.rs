@@ -22,7 +22,7 @@ use writers::Secret;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "backfill", "incremental", "batch", "rate_limit"
+    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "incremental", "batch", "rate_limit"
 ]))]
 pub struct Source {
     /// Host name or address of the server; a value that starts with `/` is the directory of its Unix socket.
@@ -73,9 +73,8 @@ pub struct Source {
     pub statement_timeout_s: Option<Seconds>,
     /// Ours: `lock_timeout` of every session: how long to wait for a table that another session has locked exclusively. Default 60 s; 0: for ever.
     pub lock_timeout_s: Option<Seconds>,
-    /// Ours: the form in which tables are read. `text` costs more and is for servers whose types cannot send binary; the values are the same. Default `binary`.
-    #[schemars(extend("enum" = ["binary", "text"]))]
-    pub copy_format: Option<String>,
+    /// Ours: how tables are copied.
+    pub backfill: Backfill,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
     pub application_name: Option<String>,
 
@@ -102,6 +101,16 @@ pub struct Source {
     /// OLake's, dead.
     #[schemars(extend("x-no-effect" = "it means nothing for PostgreSQL"))]
     aws_region: Option<Value>,
+}
+
+/// How tables are copied.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(extend("x-not-built" = ["mode", "chunk_rows", "target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
+pub struct Backfill {
+    /// The form in which values are read. `text` costs more and is for servers whose types cannot send binary; the values are the same, bit for bit. `auto`, the default, is binary, and text for the columns that have no other form.
+    #[schemars(extend("enum" = ["auto", "binary", "text"]))]
+    pub wire_format: Option<String>,
 }
 
 /// TLS. Certificates are PEM text or the path of a PEM file.
@@ -228,7 +237,7 @@ impl Source {
 
     /// The form in which tables are read.
     pub fn wire(&self) -> Wire {
-        if self.copy_format.as_deref() == Some("text") { Wire::Text } else { Wire::Binary }
+        if self.backfill.wire_format.as_deref() == Some("text") { Wire::Text } else { Wire::Binary }
     }
 
     /// What discover looks at.

@@ -60,13 +60,13 @@ const UNUSUAL: [&str; 8] = [
 
 fn job(database: &Database, format: &str) -> Job {
     let job = Job::new(database);
-    job.edit("source.json", |source| source["copy_format"] = json!(format));
+    job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
     job.discover();
     job
 }
 
 #[test]
-fn the_regression_tables_arrive_exactly_in_both_copy_formats() {
+fn the_regression_tables_arrive_exactly_in_both_wire_formats() {
     let database = Server::shared().database("families");
     let all = |families: &[Family]| families.iter().map(|(t, values)| (*t, values.to_vec())).collect::<Vec<Values>>();
     let mut tables =

@@ -79,7 +79,7 @@ fn the_regression_values_on_every_major() {
         database.sql(&format!("{SETTINGS} {}", create("t", &accepted)));
         let jobs = ["binary", "text"].map(|format| {
             let job = Job::new(&database);
-            job.edit("source.json", |source| source["copy_format"] = json!(format));
+            job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
             job.discover();
             job.select(&["public.t"]);
             job.sync().succeeded();

@@ -307,7 +307,7 @@ fn load(database: &Database, dice: &mut Dice, table: &str, columns: &[Column], r
 /// A job that reads the tables in one COPY format, under the policies and types of their columns.
 fn job(database: &Database, format: &str, tables: &[(&str, Vec<Column>)]) -> Job {
     let job = Job::new(database);
-    job.edit("source.json", |source| source["copy_format"] = json!(format));
+    job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
     job.discover();
     job.select(
         &tables.iter().map(|(table, _)| format!("public.{table}")).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>(),
@@ -340,7 +340,7 @@ impl Drop for Seed {
 }
 
 #[test]
-fn random_values_of_every_type_arrive_exactly_in_both_copy_formats() {
+fn random_values_of_every_type_arrive_exactly_in_both_wire_formats() {
     let seed = Seed(Dice::seed());
     let dice = &mut Dice::new(seed.0);
     let database = Server::shared().database("oracle");

@@ -118,7 +118,7 @@ fn bytes_that_are_no_text_are_an_error_with_their_place() {
         outcome.failed(exit::SOURCE, &["public.t", "`x`", "row 2", "UTF-8"]);
         assert!(job.files("public.t").is_empty());
         let job = Job::new(&database);
-        job.edit("source.json", |source| source["copy_format"] = json!(format));
+        job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
         job.discover();
         job.select(&["public.u"]);
         job.sync().failed(exit::SOURCE, &["public.u", "`tags`", "row 2", "UTF-8"]);

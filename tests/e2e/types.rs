@@ -199,7 +199,7 @@ const CUSTOM: &str = "CREATE TYPE mood AS ENUM ('happy', 'very sad'); CREATE DOM
 #[track_caller]
 fn assert_exact(database: &Database, types: &[Exact], format: &str) {
     let job = Job::new(database);
-    job.edit("source.json", |source| source["copy_format"] = json!(format));
+    job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
     job.discover();
     job.sync().succeeded();
     let seen = assert_same(&job, database, "public.t");
@@ -313,7 +313,7 @@ fn column_types_override_what_discover_found() {
     ));
     for format in ["binary", "text"] {
         let job = Job::new(&database);
-        job.edit("source.json", |source| source["copy_format"] = json!(format));
+        job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
         job.discover();
         job.select(&["public.t"]);
         let types: serde_json::Map<String, Value> = OVERRIDES.iter().enumerate().map(|(i, o)| (format!("c{i}"), json!(o.2))).collect();
@@ -330,7 +330,7 @@ fn column_types_override_what_discover_found() {
 /// A job of table `t` whose only entry in `selected_streams` has these keys, run in one COPY format.
 pub fn sync_with(database: &Database, format: &str, keys: &Value) -> (Job, Outcome) {
     let job = Job::new(database);
-    job.edit("source.json", |source| source["copy_format"] = json!(format));
+    job.edit("source.json", |source| source["backfill"] = json!({"wire_format": format}));
     job.discover();
     job.select(&["public.t"]);
     job.edit("streams.json", |file| {
