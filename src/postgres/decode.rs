@@ -27,7 +27,7 @@ const FIELD_BYTES_MAX: i32 = 0x3FFF_FFFF;
 /// The length that says NULL, and the field count that says the end.
 pub(super) const NULL: i32 = -1;
 const END: i16 = -1;
-/// A carry buffer larger than this is given back when it is empty.
+/// A buffer for a row larger than this is given back after it.
 const CARRY_KEPT_BYTES: usize = 1 << 20;
 
 /// Decodes one COPY stream. A decoder that returned an error is done; further calls are errors too.
@@ -320,6 +320,9 @@ impl Decoder {
             }
         }
         self.rows += 1;
+        if self.line.capacity() > CARRY_KEPT_BYTES {
+            self.line = Vec::new();
+        }
         Ok(())
     }
 

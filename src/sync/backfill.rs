@@ -7,12 +7,15 @@ use crate::memory::Memory;
 use crate::postgres::copy::{Event, Flow};
 use crate::postgres::decode::Decoder;
 use crate::postgres::wire::Connection;
+use crate::types::Wire;
 use arrow::array::RecordBatch;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc::Sender;
 
 /// Memory per byte of a large row: its message, its decoded form, its pages in the encoder and their compressed form.
 const LARGE_ROW_FACTOR: usize = 5;
+/// The same for a row in text, whose escapes are resolved into a copy of it.
+const LARGE_LINE_FACTOR: usize = 6;
 /// What a batch may hold beyond its target: its last row, unless that is a large one.
 pub const OVERSHOOT: usize = 1 << 20;
 
@@ -36,6 +39,7 @@ pub async fn read_chunk(
     meter: &Meter,
     batches: &Sender<Result<RecordBatch>>,
 ) -> Result<u64> {
+    let factor = if plan.wire == Wire::Text { LARGE_LINE_FACTOR } else { LARGE_ROW_FACTOR };
     // Builders grow by doubling, so a batch may occupy twice what it holds.
     let usual = 2 * limits.batch_bytes + OVERSHOOT;
     let mut decoder = Decoder::new(&plan.columns, &plan.id, plan.wire);
@@ -57,7 +61,7 @@ pub async fn read_chunk(
         let (flush, next) = match event {
             Event::Data if !large && decoder.bytes() < limits.batch_bytes => continue,
             Event::Data => (true, Some(usual)),
-            Event::Large(bytes) => (true, Some(bytes.saturating_mul(LARGE_ROW_FACTOR).max(usual))),
+            Event::Large(bytes) => (true, Some(bytes.saturating_mul(factor).max(usual))),
             Event::Done { .. } => (true, None),
         };
         if flush && decoder.rows() > 0 {

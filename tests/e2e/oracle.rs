@@ -10,6 +10,7 @@ use crate::support::literals::{Make, numbers, other, strings, times};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same_as, assert_same_cells};
 use serde_json::json;
+use std::io::Write as _;
 
 /// A column of a random table.
 struct Column {
@@ -335,7 +336,8 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         let end = if std::thread::panicking() { "failed" } else { "passed" };
-        eprintln!("the oracle {end} with LAKEWARD_SEED={}", self.0);
+        // Not eprintln!, which the test harness keeps to itself when the test passes.
+        let _ = writeln!(std::io::stderr(), "the oracle {end} with LAKEWARD_SEED={}", self.0);
     }
 }
 
