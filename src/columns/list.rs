@@ -6,7 +6,7 @@
 //! not kept.
 
 use super::{Column, Finished, Maker, Nulls, push_part, with_slack};
-use crate::values::parts::Dimensions;
+use crate::values::parts::{Dimensions, array_binary, array_elements, one_dimension};
 use crate::values::{Fault, Parts, Step};
 use arrow::array::{ArrayRef, ListArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
@@ -16,9 +16,18 @@ use std::sync::Arc;
 /// Cuts a value into its elements, in row-major order, and says how they are arranged.
 pub(crate) type SplitList = Arc<dyn Fn(&[u8], &mut Parts<'_>) -> Step<Dimensions> + Send + Sync>;
 
+/// How the binary form is cut into elements.
+#[derive(Clone)]
+pub(crate) enum Cut {
+    /// As `array_send` writes it. Known to the column, because calls through pointers cost more than most elements.
+    Array,
+    /// By a function.
+    By(SplitList),
+}
+
 /// A column of lists whose innermost elements go into `element`. `fields` are those of the lists' elements, the
 /// outermost first: as many as there are dimensions.
-pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, binary: SplitList, text: SplitList) -> Maker {
+pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, binary: Cut, text: SplitList) -> Maker {
     Arc::new(move || {
         Box::new(List {
             levels: fields.iter().map(|field| Level { field: field.clone(), offsets: vec![0], last: 0 }).collect(),
@@ -34,7 +43,7 @@ struct List {
     /// The outermost first.
     levels: Vec<Level>,
     elements: Box<dyn Column>,
-    binary: SplitList,
+    binary: Cut,
     text: SplitList,
     nulls: Nulls,
 }
@@ -69,13 +78,8 @@ impl Level {
 }
 
 impl List {
-    fn push_elements(&mut self, field: &[u8], is_text: bool, held: &mut usize) -> Step {
-        let split = if is_text { &self.text } else { &self.binary };
-        let (elements, mut count) = (&mut self.elements, 0_usize);
-        let dimensions = split(field, &mut |part| {
-            count += 1;
-            push_part(elements.as_mut(), part, is_text, held)
-        })?;
+    /// Arranges the `count` elements of a value that have just been appended.
+    fn arrange(&mut self, dimensions: &Dimensions, count: usize, held: &mut usize) -> Step {
         *held += count * self.elements.width();
         let lengths = dimensions.lengths();
         if lengths.is_empty() {
@@ -117,11 +121,33 @@ fn by(lengths: &[usize]) -> String {
 
 impl Column for List {
     fn push(&mut self, field: &[u8], held: &mut usize) -> Step {
-        self.push_elements(field, false, held)
+        let (elements, mut count) = (self.elements.as_mut(), 0_usize);
+        if matches!(self.binary, Cut::Array)
+            && let [level] = self.levels.as_mut_slice()
+            && let Some((len, rest)) = one_dimension(field)
+        {
+            array_elements(len, rest, &mut |part: Option<&[u8]>| push_part(elements, part, false, held))?;
+            *held += len * elements.width();
+            return level.append(1, len);
+        }
+        let mut part = |part: Option<&[u8]>| {
+            count += 1;
+            push_part(elements, part, false, held)
+        };
+        let dimensions = match &self.binary {
+            Cut::Array => array_binary(field, &mut part)?,
+            Cut::By(split) => split(field, &mut part)?,
+        };
+        self.arrange(&dimensions, count, held)
     }
 
     fn push_text(&mut self, field: &[u8], held: &mut usize) -> Step {
-        self.push_elements(field, true, held)
+        let (elements, mut count) = (self.elements.as_mut(), 0_usize);
+        let dimensions = (self.text)(field, &mut |part| {
+            count += 1;
+            push_part(elements, part, true, held)
+        })?;
+        self.arrange(&dimensions, count, held)
     }
 
     fn push_null(&mut self) {
