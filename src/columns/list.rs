@@ -92,10 +92,11 @@ impl List {
             return Err(Fault::malformed(format!("an array of {} has {count} elements", by(lengths))));
         }
         let mut lists = 1;
-        for (level, len) in self.levels.iter_mut().zip(lengths) {
+        for (depth, (level, len)) in self.levels.iter_mut().zip(lengths).enumerate() {
             level.append(lists, *len)?;
+            // The outermost list is in the column's width.
+            *held += if depth == 0 { 0 } else { lists * size_of::<i32>() };
             lists *= len;
-            *held += lists * size_of::<i32>();
         }
         Ok(())
     }
@@ -193,7 +194,11 @@ impl Column for List {
 #[cfg(test)]
 mod tests {
     use crate::error::{Kind, Result};
-    use crate::types::payload::{array, array_of, base, decode};
+    use crate::postgres::decode::Decoder;
+    use crate::types::payload::{array, array_of, base, column, decode, messages};
+    use crate::types::pg_type::{PgType, TypeKind};
+    use crate::types::special::SpecialValues;
+    use crate::types::{Wire, plan_column};
     use arrow::array::types::Int32Type;
     use arrow::array::{ArrayRef, AsArray, ListArray};
 
@@ -227,6 +232,28 @@ mod tests {
         assert_eq!(found, [vec![Some("a".to_owned()), Some(String::new())], vec![Some("é".to_owned())]]);
         let found = decode(array_of(base(23, "int4", -1)), "list<integer>", vec![Some(array(&[int(i32::MIN)], 1))]).expect("decode");
         assert_eq!(found.as_list::<i32>().value(0).as_primitive::<arrow::array::types::Int64Type>().value(0), i64::from(i32::MIN));
+    }
+
+    #[test]
+    fn what_lists_hold_is_counted_once() {
+        let words = |words: &[i32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        let three = words(&[1, 0, 23, 3, 1, 4, 7, 4, 8, 4, 9]);
+        let four = words(&[2, 0, 23, 2, 1, 2, 1, 4, 6, 4, 7, 4, 8, 4, 9]);
+        // An offset for each list, and the numbers.
+        for (wanted, dimensions, field, text, expected) in [
+            ("list<integer_small>", 1, three, "{7,8,9}", 4 + 3 * 4),
+            ("list<list<integer_small>>", 2, four, "{{6,7},{8,9}}", 4 + 2 * 4 + 4 * 4),
+        ] {
+            let ty =
+                PgType { kind: TypeKind::Array { element: Box::new(base(23, "int4", -1)), dimensions }, ..array_of(base(23, "int4", -1)) };
+            let plan = plan_column(&column("c", ty), "c", &wanted.parse().expect("type"), SpecialValues::Error).expect("plan");
+            let mut decoder = Decoder::new(std::slice::from_ref(&plan), "public.t", Wire::Binary);
+            decoder.push(&messages(&[vec![Some(field)]])[0]).expect("push");
+            assert_eq!(decoder.bytes(), expected, "{wanted}");
+            let mut decoder = Decoder::new(&[plan], "public.t", Wire::Text);
+            decoder.push(format!("{text}\n").as_bytes()).expect("push");
+            assert_eq!(decoder.bytes(), expected, "{wanted}");
+        }
     }
 
     #[test]
