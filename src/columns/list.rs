@@ -6,7 +6,7 @@
 //! not kept.
 
 use super::{Column, Finished, Maker, Nulls, push_part, with_slack};
-use crate::values::parts::Dimensions;
+use crate::values::parts::{Dimensions, array_binary, array_elements, one_dimension};
 use crate::values::{Fault, Parts, Step};
 use arrow::array::{ArrayRef, ListArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
@@ -16,9 +16,18 @@ use std::sync::Arc;
 /// Cuts a value into its elements, in row-major order, and says how they are arranged.
 pub(crate) type SplitList = Arc<dyn Fn(&[u8], &mut Parts<'_>) -> Step<Dimensions> + Send + Sync>;
 
+/// How the binary form is cut into elements.
+#[derive(Clone)]
+pub(crate) enum Cut {
+    /// As `array_send` writes it. Known to the column, because calls through pointers cost more than most elements.
+    Array,
+    /// By a function.
+    By(SplitList),
+}
+
 /// A column of lists whose innermost elements go into `element`, a type of this `name`. `fields` are those of the lists'
 /// elements, the outermost first: as many as there are dimensions.
-pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, name: String, binary: SplitList, text: SplitList) -> Maker {
+pub(crate) fn list(fields: Vec<FieldRef>, element: Maker, name: String, binary: Cut, text: SplitList) -> Maker {
     Arc::new(move || {
         Box::new(List {
             levels: fields.iter().map(|field| Level { field: field.clone(), offsets: vec![0], last: 0 }).collect(),
@@ -37,7 +46,7 @@ struct List {
     elements: Box<dyn Column>,
     /// Of the elements' type, for messages.
     name: String,
-    binary: SplitList,
+    binary: Cut,
     text: SplitList,
     nulls: Nulls,
 }
@@ -72,13 +81,8 @@ impl Level {
 }
 
 impl List {
-    fn push_elements(&mut self, field: &[u8], is_text: bool, held: &mut usize) -> Step {
-        let split = if is_text { &self.text } else { &self.binary };
-        let (elements, mut count) = (&mut self.elements, 0_usize);
-        let dimensions = split(field, &mut |part| {
-            count += 1;
-            push_part(elements.as_mut(), part, is_text, held)
-        })?;
+    /// Arranges the `count` elements of a value that have just been appended.
+    fn arrange(&mut self, dimensions: &Dimensions, count: usize, held: &mut usize) -> Step {
         *held += count * self.elements.width();
         let lengths = dimensions.lengths();
         if lengths.is_empty() {
@@ -91,10 +95,11 @@ impl List {
             return Err(Fault::malformed(format!("an array of {} has {count} elements", by(lengths))));
         }
         let mut lists = 1;
-        for (level, len) in self.levels.iter_mut().zip(lengths) {
+        for (depth, (level, len)) in self.levels.iter_mut().zip(lengths).enumerate() {
             level.append(lists, *len)?;
+            // The outermost list is in the column's width.
+            *held += if depth == 0 { 0 } else { lists * size_of::<i32>() };
             lists *= len;
-            *held += lists * size_of::<i32>();
         }
         Ok(())
     }
@@ -122,11 +127,33 @@ fn by(lengths: &[usize]) -> String {
 
 impl Column for List {
     fn push(&mut self, field: &[u8], held: &mut usize) -> Step {
-        self.push_elements(field, false, held)
+        let (elements, mut count) = (self.elements.as_mut(), 0_usize);
+        if matches!(self.binary, Cut::Array)
+            && let [level] = self.levels.as_mut_slice()
+            && let Some((len, rest)) = one_dimension(field)
+        {
+            array_elements(len, rest, &mut |part: Option<&[u8]>| push_part(elements, part, false, held))?;
+            *held += len * elements.width();
+            return level.append(1, len);
+        }
+        let mut part = |part: Option<&[u8]>| {
+            count += 1;
+            push_part(elements, part, false, held)
+        };
+        let dimensions = match &self.binary {
+            Cut::Array => array_binary(field, &mut part)?,
+            Cut::By(split) => split(field, &mut part)?,
+        };
+        self.arrange(&dimensions, count, held)
     }
 
     fn push_text(&mut self, field: &[u8], held: &mut usize) -> Step {
-        self.push_elements(field, true, held)
+        let (elements, mut count) = (self.elements.as_mut(), 0_usize);
+        let dimensions = (self.text)(field, &mut |part| {
+            count += 1;
+            push_part(elements, part, true, held)
+        })?;
+        self.arrange(&dimensions, count, held)
     }
 
     fn push_null(&mut self) {
@@ -172,7 +199,11 @@ impl Column for List {
 #[cfg(test)]
 mod tests {
     use crate::error::{Kind, Result};
-    use crate::types::payload::{array, array_of, base, decode};
+    use crate::postgres::decode::Decoder;
+    use crate::types::payload::{array, array_of, base, column, decode, messages};
+    use crate::types::pg_type::{PgType, TypeKind};
+    use crate::types::special::SpecialValues;
+    use crate::types::{Wire, plan_column};
     use arrow::array::types::Int32Type;
     use arrow::array::{ArrayRef, AsArray, ListArray};
 
@@ -206,6 +237,28 @@ mod tests {
         assert_eq!(found, [vec![Some("a".to_owned()), Some(String::new())], vec![Some("é".to_owned())]]);
         let found = decode(array_of(base(23, "int4", -1)), "list<integer>", vec![Some(array(&[int(i32::MIN)], 1))]).expect("decode");
         assert_eq!(found.as_list::<i32>().value(0).as_primitive::<arrow::array::types::Int64Type>().value(0), i64::from(i32::MIN));
+    }
+
+    #[test]
+    fn what_lists_hold_is_counted_once() {
+        let words = |words: &[i32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        let three = words(&[1, 0, 23, 3, 1, 4, 7, 4, 8, 4, 9]);
+        let four = words(&[2, 0, 23, 2, 1, 2, 1, 4, 6, 4, 7, 4, 8, 4, 9]);
+        // An offset for each list, and the numbers.
+        for (wanted, dimensions, field, text, expected) in [
+            ("list<integer_small>", 1, three, "{7,8,9}", 4 + 3 * 4),
+            ("list<list<integer_small>>", 2, four, "{{6,7},{8,9}}", 4 + 2 * 4 + 4 * 4),
+        ] {
+            let ty =
+                PgType { kind: TypeKind::Array { element: Box::new(base(23, "int4", -1)), dimensions }, ..array_of(base(23, "int4", -1)) };
+            let plan = plan_column(&column("c", ty), "c", &wanted.parse().expect("type"), SpecialValues::Error).expect("plan");
+            let mut decoder = Decoder::new(std::slice::from_ref(&plan), "public.t", Wire::Binary);
+            decoder.push(&messages(&[vec![Some(field)]])[0]).expect("push");
+            assert_eq!(decoder.bytes(), expected, "{wanted}");
+            let mut decoder = Decoder::new(&[plan], "public.t", Wire::Text);
+            decoder.push(format!("{text}\n").as_bytes()).expect("push");
+            assert_eq!(decoder.bytes(), expected, "{wanted}");
+        }
     }
 
     #[test]

@@ -71,7 +71,11 @@ pub(crate) fn fixed<T: ArrowPrimitiveType>(
 }
 
 /// A column of whole numbers converted to `T`, with text in which they are decimal digits.
-pub(crate) fn whole<N, T>(wanted: &ColumnType, read: fn(&[u8]) -> Step<N>, into: fn(N) -> T::Native) -> Option<Route>
+pub(crate) fn whole<N, T>(
+    wanted: &ColumnType,
+    read: impl Fn(&[u8]) -> Step<N> + Copy + Send + Sync + 'static,
+    into: impl Fn(N) -> T::Native + Copy + Send + Sync + 'static,
+) -> Option<Route>
 where
     N: FromStr + Copy + 'static,
     T: ArrowPrimitiveType,
@@ -84,8 +88,8 @@ pub(crate) fn whole_decimal<N>(
     wanted: &ColumnType,
     digits: u8,
     places: u8,
-    binary: fn(&[u8]) -> Step<N>,
-    text: fn(&[u8]) -> Step<N>,
+    binary: impl Fn(&[u8]) -> Step<N> + Copy + Send + Sync + 'static,
+    text: impl Fn(&[u8]) -> Step<N> + Copy + Send + Sync + 'static,
 ) -> Option<Route>
 where
     N: Into<i128> + 'static,

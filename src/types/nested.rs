@@ -6,12 +6,12 @@ use super::block::{Block, Route, both, server_text};
 use super::pg_type::{Attribute, PgType, TypeKind};
 use super::special::SpecialValues;
 use super::table::{exact, route};
-use crate::columns::list::{SplitList, list};
+use crate::columns::list::{Cut, SplitList, list};
 use crate::columns::map::map;
 use crate::columns::record::record;
 use crate::config::column_type::ColumnType;
 use crate::values::literal::{array_text, composite_text, hstore_text, int_vector_text, multirange_text, range_text};
-use crate::values::parts::{array_binary, composite_binary, hstore_binary, multirange_binary, range_binary};
+use crate::values::parts::{composite_binary, hstore_binary, multirange_binary, range_binary};
 use arrow::datatypes::{DataType, Fields};
 use std::sync::Arc;
 
@@ -76,7 +76,10 @@ pub(crate) static MULTIRANGE: Block = Block {
         (TypeKind::Multirange(range), ColumnType::List(inner)) => {
             let Route { binary, column } = route(range, inner, special)?;
             let fields = vec![Arc::new(inner.field("element"))];
-            Some(Route { binary, column: list(fields, column, inner.to_string(), Arc::new(multirange_binary), Arc::new(multirange_text)) })
+            Some(Route {
+                binary,
+                column: list(fields, column, inner.to_string(), Cut::By(Arc::new(multirange_binary)), Arc::new(multirange_text)),
+            })
         }
         _ => server_text(wanted),
     },
@@ -109,7 +112,7 @@ fn array(ty: &PgType, element: &PgType, wanted: &ColumnType, special: SpecialVal
                 "int2vector" | "oidvector" => Arc::new(int_vector_text),
                 _ => Arc::new(move |field, parts| array_text(field, delimiter, parts)),
             };
-            return Some(Route { binary, column: list(fields, column, inner.to_string(), Arc::new(array_binary), text) });
+            return Some(Route { binary, column: list(fields, column, inner.to_string(), Cut::Array, text) });
         }
         at = inner;
     }

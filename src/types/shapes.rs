@@ -2,7 +2,7 @@
 
 use super::block::{Block, Route, both, fixed};
 use super::nested::same_parts;
-use crate::columns::list::list;
+use crate::columns::list::{Cut, list};
 use crate::columns::record::record;
 use crate::columns::variable::{Write, text_from};
 use crate::config::column_type::ColumnType;
@@ -104,7 +104,7 @@ fn vector(wanted: &ColumnType, binary: SplitVector) -> Option<Route> {
         _ => None,
     }?
     .column;
-    both(list(vec![Arc::new(element.field("element"))], column, element.to_string(), Arc::new(binary), Arc::new(vector_text)))
+    both(list(vec![Arc::new(element.field("element"))], column, element.to_string(), Cut::By(Arc::new(binary)), Arc::new(vector_text)))
 }
 
 #[cfg(test)]

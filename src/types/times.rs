@@ -103,7 +103,12 @@ pub(crate) static BLOCKS: &[Block] = &[
 ];
 
 /// A column of instants.
-fn instants(wanted: &ColumnType, binary: fn(&[u8]) -> Step<i64>, text: fn(&[u8]) -> Step<i64>, special: SpecialValues) -> Option<Route> {
+fn instants(
+    wanted: &ColumnType,
+    binary: impl Fn(&[u8]) -> Step<i64> + Copy + Send + Sync + 'static,
+    text: impl Fn(&[u8]) -> Step<i64> + Copy + Send + Sync + 'static,
+    special: SpecialValues,
+) -> Option<Route> {
     both(primitive::<TimestampMicrosecondType>(wanted.arrow(), binary, text, special.on(MICROS.0, MICROS.1)))
 }
 

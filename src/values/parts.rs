@@ -65,13 +65,30 @@ pub(crate) fn array_binary(field: &[u8], parts: &mut Parts<'_>) -> Step<Dimensio
         elements = elements.saturating_mul(len);
         found.push(len).ok_or_else(|| Fault::malformed(format!("an array has {dimensions} dimensions")))?;
     }
-    room_for(elements, 4, rest, WHAT)?;
-    for _ in 0..elements {
-        parts(sized(&mut rest, WHAT)?)?;
-    }
-    nothing_left(rest, WHAT)?;
+    array_elements(elements, rest, parts)?;
     // An empty `int2vector` is sent with one dimension of no elements.
     Ok(if elements == 0 { Dimensions::EMPTY } else { found })
+}
+
+/// The number of elements of an array that has some in one dimension, as almost all have, and the bytes that they are in. `None` for
+/// any other, good or malformed: [`array_binary`] says what it is.
+#[inline]
+pub(crate) fn one_dimension(field: &[u8]) -> Option<(usize, &[u8])> {
+    let (&[d0, d1, d2, d3, f0, f1, f2, f3, _, _, _, _, l0, l1, l2, l3, _, _, _, _], rest) = field.split_first_chunk::<20>()?;
+    let (dimensions, flags) = (u32::from_be_bytes([d0, d1, d2, d3]), u32::from_be_bytes([f0, f1, f2, f3]));
+    let len = i32::from_be_bytes([l0, l1, l2, l3]);
+    (dimensions == 1 && flags <= 1 && len > 0).then_some((len.unsigned_abs() as usize, rest))
+}
+
+/// The elements of an array, which has `count` of them, from the bytes behind its dimensions.
+#[inline]
+pub(crate) fn array_elements(count: usize, mut rest: &[u8], parts: &mut (impl FnMut(Option<&[u8]>) -> Step + ?Sized)) -> Step {
+    const WHAT: &str = "an array";
+    room_for(count, 4, rest, WHAT)?;
+    for _ in 0..count {
+        parts(sized(&mut rest, WHAT)?)?;
+    }
+    nothing_left(rest, WHAT)
 }
 
 /// The ranges of a multirange (`multirange_send`).
@@ -158,11 +175,14 @@ fn count(rest: &mut &[u8], least: usize, what: &str) -> Step<usize> {
     Ok(count)
 }
 
+#[inline]
 fn room_for(count: usize, least: usize, rest: &[u8], what: &str) -> Step {
-    if count > rest.len() / least {
-        return Err(Fault::malformed(format!("{what} claims {count} parts in {} bytes", rest.len())));
-    }
-    Ok(())
+    if count > rest.len() / least { Err(no_room_for(count, rest, what)) } else { Ok(()) }
+}
+
+#[cold]
+fn no_room_for(count: usize, rest: &[u8], what: &str) -> Box<Fault> {
+    Fault::malformed(format!("{what} claims {count} parts in {} bytes", rest.len()))
 }
 
 /// A part with its length in front; `None` for the length −1, which is NULL.
