@@ -21,7 +21,7 @@ pub(crate) fn text() -> Maker {
 }
 
 /// A text column; `binary` and `text` append the text of a field of that form.
-pub(crate) fn text_from(binary: Write, text: Write) -> Maker {
+pub(crate) fn text_from(binary: impl Fn(&[u8], &mut Vec<u8>) -> Step + Copy + Send + Sync + 'static, text: Write) -> Maker {
     variable(true, binary, text)
 }
 

@@ -154,7 +154,7 @@ pub(crate) static BLOCKS: &[Block] = &[
                 fits.then(|| both(column()))?
             }
             ColumnType::Float64 => fixed::<Float64Type>(wanted, |b| Numeric::parse(b)?.float(), float_from_text),
-            _ => printed(wanted, |b, out| Numeric::parse(b)?.print(out)),
+            _ => wanted.is_text().then(|| both(text_from(|b, out| Numeric::parse(b)?.print(out), verbatim)))?,
         },
         examples: &["12.30", "NaN"],
         remark: "`numeric(p,s)` of up to 38 digits is the decimal with room for every value. Without a precision, or with more digits, \

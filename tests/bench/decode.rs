@@ -20,6 +20,7 @@ const STREAM_BYTES: usize = 32 << 20;
 const BATCH_BYTES: usize = 8 << 20;
 
 fn main() {
+    keep_memory();
     let mut rounds = 15;
     // Cargo adds `--bench`.
     let mut arguments = std::env::args().skip(1);
@@ -101,6 +102,19 @@ impl Stream {
         assert_eq!(rows, self.rows);
         assert!(last.columns().iter().all(|column| column.len() == last.num_rows()));
         seconds
+    }
+}
+
+/// Has what a batch leaves given to the next instead of back to the kernel: what its pages cost changes with what else is running, and
+/// is not decoding.
+fn keep_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "mallopt(3) has no safe form")]
+    // SAFETY: the parameters are documented in mallopt(3); there is no other thread.
+    unsafe {
+        // The highest that it takes.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
     }
 }
 
