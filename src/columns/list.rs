@@ -5,7 +5,7 @@
 //! array has no dimensions and fits any depth. Where an array's numbering starts (its lower bound, almost always 1) is
 //! not kept.
 
-use super::{Column, Finished, Maker, Nulls, push_part, with_slack};
+use super::{Column, Finished, Maker, Nulls, push_part, row_of, with_slack};
 use crate::values::parts::{Dimensions, array_binary, array_elements, one_dimension};
 use crate::values::{Fault, Parts, Step};
 use arrow::array::{ArrayRef, ListArray};
@@ -72,11 +72,6 @@ impl Level {
             self.offsets.push(end);
         }
         Ok(())
-    }
-
-    /// The list that holds an element of the next level.
-    fn list_of(offsets: &[i32], element: usize) -> usize {
-        offsets.partition_point(|start| usize::try_from(*start).is_ok_and(|start| start <= element)).saturating_sub(1)
     }
 }
 
@@ -183,7 +178,7 @@ impl Column for List {
             })
             .collect();
         let mut array = self.elements.finish().map_err(|(element, fault)| {
-            let row = offsets.iter().rev().fold(element, |element, offsets| Level::list_of(offsets, element));
+            let row = offsets.iter().rev().fold(element, |element, offsets| row_of(offsets, element));
             (row, fault)
         })?;
         for (depth, (level, offsets)) in self.levels.iter().zip(offsets).enumerate().rev() {

@@ -1,6 +1,6 @@
 //! Columns of key-value pairs of text, as maps.
 
-use super::{Column, Finished, Maker, Nulls, push_part, variable, with_slack};
+use super::{Column, Finished, Maker, Nulls, push_part, row_of, variable, with_slack};
 use crate::values::{Fault, Parts, Step};
 use arrow::array::{ArrayRef, MapArray, StructArray};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
@@ -77,12 +77,9 @@ impl Column for Pairs {
         self.last = self.offsets.len() - 1;
         let nulls = self.nulls.finish(self.last);
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
-        let row_of = |(pair, fault): (usize, Box<Fault>)| {
-            let row = offsets.partition_point(|start| usize::try_from(*start).is_ok_and(|start| start <= pair));
-            (row.saturating_sub(1), fault)
-        };
-        let keys = self.keys.finish().map_err(row_of)?;
-        let values = self.values.finish().map_err(row_of)?;
+        let in_row = |(pair, fault): (usize, Box<Fault>)| (row_of(&offsets, pair), fault);
+        let keys = self.keys.finish().map_err(in_row)?;
+        let values = self.values.finish().map_err(in_row)?;
         let DataType::Struct(fields) = self.entries.data_type() else { return Err((0, Fault::bug("the entries of a map are no structs"))) };
         let bug = |e| (0, Fault::bug(e));
         let entries = StructArray::try_new(fields.clone(), vec![keys, values], None).map_err(bug)?;

@@ -86,6 +86,11 @@ pub(crate) fn push_part(column: &mut dyn Column, part: Option<&[u8]>, text: bool
     }
 }
 
+/// The row that holds an element, of rows that begin at `offsets`.
+pub(crate) fn row_of(offsets: &[i32], element: usize) -> usize {
+    offsets.partition_point(|start| usize::try_from(*start).is_ok_and(|start| start <= element)).saturating_sub(1)
+}
+
 /// Room for as many as last time and an eighth more.
 pub(crate) fn with_slack(last: usize) -> usize {
     last + last / 8

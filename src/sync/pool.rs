@@ -348,11 +348,11 @@ async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, expor
         let mark = Mark { load: generation, lsn: shared.moment.lsn.clone() };
         group.push(Settlement { id: &stream.plan.id, table: &stream.table, parts, mark });
     }
-    settle(group, keeper).await?;
-    for (index, stats) in indexes.into_iter().zip(stats) {
+    let outcomes = settle(group, keeper).await?;
+    for ((index, stats), _) in indexes.into_iter().zip(stats).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
         let stream = &shared.streams[index];
         stream.meter.committed(stats);
         tracing::info!("{}: {} rows in {} files, {} bytes", stream.plan.id, stats.rows, stats.files, stats.bytes);
     }
-    Ok(())
+    outcomes.into_iter().collect()
 }

@@ -53,15 +53,16 @@ pub struct Settlement<'a, T: Table> {
 }
 
 /// Settles the loads of several tables, which share the saves: what a commit costs is waiting, and a thousand small tables
-/// would wait one after another. Each is a commit of its own all the same. Returns the first failure after the others are saved.
-pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) -> Result<()> {
+/// would wait one after another. Each is a commit of its own all the same. The outcomes are in the order of the
+/// group; what is committed is saved, whatever became of the others.
+pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) -> Result<Vec<Result<()>>> {
     keeper.flush()?;
     let commit = async |settlement: Settlement<'_, T>| -> (String, Result<()>) {
         let Settlement { id, table, parts, mark } = settlement;
         let outcome = table.lock().await.commit(parts, mark.token(), Commit::Replace).await;
         (id.to_owned(), outcome.map_err(|e| Error::from(e).doing(format!("commit {id}"))))
     };
-    let outcomes: Vec<_> = futures::stream::iter(group).map(commit).buffer_unordered(COMMITS_AT_ONCE).collect().await;
+    let outcomes: Vec<_> = futures::stream::iter(group).map(commit).buffered(COMMITS_AT_ONCE).collect().await;
     keeper.commit(|state| {
         for (id, _) in outcomes.iter().filter(|(_, outcome)| outcome.is_ok()) {
             if let Some(Load { committed, .. }) = state.lakeward.loads.get_mut(id) {
@@ -69,5 +70,5 @@ pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) ->
             }
         }
     })?;
-    outcomes.into_iter().try_for_each(|(_, outcome)| outcome)
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }

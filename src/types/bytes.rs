@@ -4,8 +4,8 @@ use super::block::{Block, both, printed, server_text};
 use crate::columns::fixed::uuid;
 use crate::columns::variable::{binary, binary_from};
 use crate::config::column_type::ColumnType;
-use crate::values::plain::{bits, bytea_text};
-use crate::values::wkb::{ewkb_to_wkb, hex_bytes, hex_ewkb_to_wkb};
+use crate::values::plain::{bits, bytea_text, hex_bytes};
+use crate::values::wkb::{ewkb_to_wkb, hex_ewkb_to_wkb};
 use crate::values::{Step, exact_bytes};
 
 pub(crate) static BLOCKS: &[Block] = &[

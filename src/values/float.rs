@@ -211,7 +211,7 @@ impl Decimal {
 mod tests {
     use super::*;
     use crate::types::payload::Random;
-    use crate::values::fixtures::damage;
+    use crate::values::samples::damaged;
 
     fn printed_f64(value: f64) -> String {
         let mut out = b"scratch".to_vec();
@@ -329,7 +329,7 @@ mod tests {
         }
         assert!(parse_f32(b"1e39").is_err());
         assert!(parse_f64(&[0xFF]).is_err());
-        damage(b"-1.7976931348623157e+308", |field| {
+        damaged(b"-1.7976931348623157e+308", |field| {
             let _ = parse_f64(field);
             let _ = parse_f32(field);
         });

@@ -109,7 +109,7 @@ fn points(field: &[u8], what: &str, open: u8, close: u8, out: &mut Vec<u8>) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::values::fixtures::{Printer, check, damage, printed, unhex};
+    use crate::values::samples::{Printer, check, damaged, hex, printed};
 
     #[test]
     fn wire_forms_taken_from_a_server_print_as_it_prints_them() {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn malformed_values_are_faults() {
-        for (printer, hex) in [
+        for (printer, binary) in [
             (point as Printer, "00"),
             (point, ""),
             (line, "00000000000000000000000000000000"),
@@ -199,7 +199,7 @@ mod tests {
             (polygon, "00000000"),
             (polygon, "000000010000000000000000000000000000000000"),
         ] {
-            assert!(matches!(printer(&unhex(hex), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{hex}");
+            assert!(matches!(printer(&hex(binary), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{binary}");
         }
     }
 
@@ -214,7 +214,7 @@ mod tests {
             ("((0,0),(1e+300,2))", "((0,0),(1e+300,2))"),
         ] {
             assert_eq!(printed(reprint, older.as_bytes()), newer);
-            damage(older.as_bytes(), |field| {
+            damaged(older.as_bytes(), |field| {
                 let _ = reprint(field, &mut Vec::new());
                 let _ = floats_text(field, &mut |_| Ok(()));
             });
@@ -233,8 +233,8 @@ mod tests {
             });
             result.map(|()| found)
         };
-        let field = unhex("3ff8000000000000c000000000000000");
-        assert_eq!(parts_of(floats_binary, &field).expect("binary"), [unhex("3ff8000000000000"), unhex("c000000000000000")]);
+        let field = hex("3ff8000000000000c000000000000000");
+        assert_eq!(parts_of(floats_binary, &field).expect("binary"), [hex("3ff8000000000000"), hex("c000000000000000")]);
         assert!(parts_of(floats_binary, &field[1..]).is_err());
         assert_eq!(parts_of(floats_text, b"<(1.5,-2),NaN>").expect("circle"), [&b"1.5"[..], b"-2", b"NaN"]);
         assert_eq!(parts_of(floats_text, b"{1,2,3}").expect("line"), [b"1", b"2", b"3"]);

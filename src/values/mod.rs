@@ -6,8 +6,6 @@
 //! is much larger than themselves. Knows no columns, no Arrow and no tables; [`crate::types`] says which function reads which type.
 
 mod calendar;
-#[cfg(test)]
-pub(crate) mod fixtures;
 pub(crate) mod float;
 pub(crate) mod geometric;
 pub(crate) mod interval;
@@ -94,7 +92,7 @@ impl Fault {
 
     #[cold]
     pub(crate) fn full() -> Box<Self> {
-        Self::bug("a batch has grown beyond 2 GiB in one column and was not cut")
+        Self::unfit("what this row adds", "more than the 2 GiB that one column of a batch can hold")
     }
 }
 

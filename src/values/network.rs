@@ -97,7 +97,7 @@ fn longest_zeros(group: impl Fn(usize) -> u16) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::values::fixtures::{Printer, check, unhex};
+    use crate::values::samples::{Printer, check, hex};
 
     #[test]
     fn wire_forms_taken_from_a_server_print_as_it_prints_them() {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn malformed_addresses_are_faults() {
-        for (printer, hex) in [
+        for (printer, binary) in [
             (inet as Printer, ""),
             (inet, "022000"),
             (inet, "0120000400000000"),
@@ -170,7 +170,7 @@ mod tests {
             (macaddr, "0000000000000000"),
             (macaddr8, "000000000000"),
         ] {
-            assert!(matches!(printer(&unhex(hex), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{hex}");
+            assert!(matches!(printer(&hex(binary), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{binary}");
         }
     }
 }

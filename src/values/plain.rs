@@ -23,17 +23,10 @@ pub(crate) fn bits(field: &[u8], out: &mut Vec<u8>) -> Step {
 
 /// Appends the bytes that `byteaout` printed, in either of its formats.
 pub(crate) fn bytea_text(field: &[u8], out: &mut Vec<u8>) -> Step {
-    let malformed = || not_a("a bytea", field);
-    if let Some(hex) = field.strip_prefix(b"\\x") {
-        let (pairs, odd) = hex.as_chunks::<2>();
-        if !odd.is_empty() {
-            return Err(malformed());
-        }
-        for [high, low] in pairs {
-            out.push(hex_digit(*high).zip(hex_digit(*low)).map(|(high, low)| high << 4 | low).ok_or_else(malformed)?);
-        }
-        return Ok(());
+    if let Some(digits) = field.strip_prefix(b"\\x") {
+        return hex_bytes(digits, out);
     }
+    let malformed = || not_a("a bytea", field);
     let mut rest = field;
     while let Some((byte, after)) = rest.split_first() {
         rest = after;
@@ -49,6 +42,31 @@ pub(crate) fn bytea_text(field: &[u8], out: &mut Vec<u8>) -> Step {
         }
     }
     Ok(())
+}
+
+/// Appends the bytes that pairs of hexadecimal digits stand for.
+pub(crate) fn hex_bytes(field: &[u8], out: &mut Vec<u8>) -> Step {
+    let (pairs, odd) = field.as_chunks::<2>();
+    if !odd.is_empty() {
+        return Err(not_a("a sequence of hexadecimal digits", field));
+    }
+    out.reserve(pairs.len());
+    for [high, low] in pairs {
+        let (Some(high), Some(low)) = (nibble(*high), nibble(*low)) else {
+            return Err(not_a("a sequence of hexadecimal digits", field));
+        };
+        out.push(high << 4 | low);
+    }
+    Ok(())
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// A uuid as `uuid_out` prints it.
@@ -148,10 +166,6 @@ pub(crate) fn parse_int<T: FromStr>(field: &[u8], what: &str) -> Step<T> {
     std::str::from_utf8(field).ok().and_then(|text| text.parse().ok()).ok_or_else(|| not_a(what, field))
 }
 
-fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
-}
-
 /// Three octal digits.
 fn octal(digits: [u8; 3]) -> Option<u8> {
     let [high, middle, low] = digits.map(|digit| digit.wrapping_sub(b'0'));
@@ -161,7 +175,7 @@ fn octal(digits: [u8; 3]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::values::fixtures::{Printer, check, damage, printed, unhex};
+    use crate::values::samples::{Printer, check, damaged, hex, printed};
 
     #[test]
     fn wire_forms_taken_from_a_server_print_as_it_prints_them() {
@@ -203,7 +217,7 @@ mod tests {
 
     #[test]
     fn malformed_values_are_faults() {
-        for (printer, hex) in [
+        for (printer, binary) in [
             (bits as Printer, ""),
             (bits, "00000001"),
             (bits, "00000001ffff"),
@@ -219,14 +233,14 @@ mod tests {
             (versioned_text, ""),
             (versioned_text, "027b7d"),
         ] {
-            assert!(matches!(printer(&unhex(hex), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{hex}");
+            assert!(matches!(printer(&hex(binary), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{binary}");
         }
     }
 
     #[test]
     fn bytes_are_read_in_both_formats() {
         // select x, encode(x, 'hex') with bytea_output = 'escape' and 'hex' on PostgreSQL 15.
-        for (text, hex) in [
+        for (text, bytes) in [
             ("", ""),
             (r"\000\377\\'", "00ff5c27"),
             (r"\\x", "5c78"),
@@ -238,8 +252,8 @@ mod tests {
         ] {
             let mut out = Vec::new();
             bytea_text(text.as_bytes(), &mut out).expect("bytes");
-            assert_eq!(out, unhex(hex), "{text}");
-            damage(text.as_bytes(), |field| {
+            assert_eq!(out, hex(bytes), "{text}");
+            damaged(text.as_bytes(), |field| {
                 let _ = bytea_text(field, &mut Vec::new());
             });
         }
@@ -251,13 +265,13 @@ mod tests {
     #[test]
     fn uuids_are_read_from_the_form_that_is_printed() {
         let text = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
-        assert_eq!(uuid_text(text.as_bytes()).expect("uuid").to_vec(), unhex(&text.replace('-', "")));
+        assert_eq!(uuid_text(text.as_bytes()).expect("uuid").to_vec(), hex(&text.replace('-', "")));
         for text in
             ["", "a0eebc999c0b4ef8bb6d6bb9bd380a11", "{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380ag1"]
         {
             assert!(uuid_text(text.as_bytes()).is_err(), "{text}");
         }
-        damage(text.as_bytes(), |field| {
+        damaged(text.as_bytes(), |field| {
             let _ = uuid_text(field);
         });
     }

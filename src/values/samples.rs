@@ -24,15 +24,41 @@ pub(crate) fn shown<T>(read: impl FnOnce(&mut Parts<'_>) -> Step<T>) -> Step<(St
     Ok((found.join("|"), returned))
 }
 
-/// Gives `read` everything that a sample becomes when it is cut anywhere or when one byte of it is another one.
+/// Gives `read` everything that a sample becomes when it is cut anywhere, is followed by something, or when one byte of it is
+/// another one.
 pub(crate) fn damaged(sample: &[u8], mut read: impl FnMut(&[u8])) {
     (0..sample.len()).for_each(|len| read(&sample[..len]));
+    [0, 1, b',', b'9', 0xFF].into_iter().for_each(|byte| read(&[sample, &[byte]].concat()));
     let mut random = Random(0x0dd_ba11);
     for at in 0..sample.len() {
         let mut bytes = sample.to_vec();
-        for other in [0, 1, 0x7F, 0x80, 0xFF, b'"', b'\\', b',', b'{', b'}', b'0', b'9', b'-', random.below(256) as u8] {
+        for other in [0, 1, 0x7F, 0x80, 0xFF, b'"', b'\'', b'\\', b',', b'{', b'}', b'0', b'9', b'-', random.below(256) as u8] {
             bytes[at] = other;
             read(&bytes);
         }
+    }
+}
+
+/// Appends what a type's output function prints for a binary field.
+pub(crate) type Printer = fn(&[u8], &mut Vec<u8>) -> Step;
+
+/// What a printer appends; what was there stays.
+pub(crate) fn printed(printer: Printer, field: &[u8]) -> String {
+    let mut out = b"before ".to_vec();
+    printer(field, &mut out).expect("print");
+    let text = String::from_utf8(out).expect("UTF-8");
+    text.strip_prefix("before ").expect("what was there stays").to_owned()
+}
+
+/// Each field prints as its text, and nothing that is made of it panics or prints much more than it holds.
+pub(crate) fn check(printer: Printer, fixtures: &[(&str, &str)]) {
+    for (binary, text) in fixtures {
+        let field = hex(binary);
+        assert_eq!(printed(printer, &field), *text, "{binary}");
+        damaged(&field, |bytes| {
+            let mut out = Vec::new();
+            let _ = printer(bytes, &mut out);
+            assert!(out.len() <= 64 + 32 * bytes.len(), "{} bytes from {bytes:?}", out.len());
+        });
     }
 }

@@ -246,7 +246,7 @@ fn take_string<'a>(rest: &mut &'a [u8], what: &str) -> Step<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::values::fixtures::{Printer, check, unhex};
+    use crate::values::samples::{Printer, check, hex};
 
     #[test]
     fn documents_taken_from_a_server_print_as_it_prints_them() {
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn malformed_values_are_faults() {
-        for (printer, hex) in [
+        for (printer, binary) in [
             (tsvector as Printer, ""),
             (tsvector, "ffffffff"),
             (tsvector, "7fffffff"),
@@ -327,7 +327,7 @@ mod tests {
             (tsquery, "0000000202010201"),
             (tsquery, "0000000201000061000100006200"),
         ] {
-            assert!(matches!(printer(&unhex(hex), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{hex}");
+            assert!(matches!(printer(&hex(binary), &mut Vec::new()).map_err(|f| *f), Err(Fault::Malformed(_))), "{binary}");
         }
     }
 

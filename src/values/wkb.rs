@@ -5,7 +5,8 @@
 //! coordinates stay as they are, in the byte order that they came in. The text form is the same bytes in hexadecimal. Which
 //! geometries may be inside of which others is left to who reads them.
 
-use super::{Fault, Step, not_a, nothing_left, take, take_slice};
+use super::plain::hex_bytes;
+use super::{Fault, Step, nothing_left, take, take_slice};
 
 /// Flags of EWKB's types (PostGIS source, `liblwgeom.h`).
 const Z: u32 = 0x8000_0000;
@@ -33,31 +34,6 @@ pub(crate) fn hex_ewkb_to_wkb(field: &[u8], out: &mut Vec<u8>) -> Step {
     let mut bytes = Vec::new();
     hex_bytes(field, &mut bytes)?;
     ewkb_to_wkb(&bytes, out)
-}
-
-/// Appends the bytes that pairs of hexadecimal digits stand for.
-pub(crate) fn hex_bytes(field: &[u8], out: &mut Vec<u8>) -> Step {
-    let (pairs, odd) = field.as_chunks::<2>();
-    if !odd.is_empty() {
-        return Err(not_a("a sequence of hexadecimal digits", field));
-    }
-    out.reserve(pairs.len());
-    for [high, low] in pairs {
-        let (Some(high), Some(low)) = (nibble(*high), nibble(*low)) else {
-            return Err(not_a("a sequence of hexadecimal digits", field));
-        };
-        out.push(high << 4 | low);
-    }
-    Ok(())
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
 }
 
 /// One geometry with all that is in it; the coordinates of those must be as many as `outer`'s, by its flags.
