@@ -101,14 +101,15 @@ pub fn resident_bytes() -> u64 {
 /// Makes the allocator return large buffers to the system when they are freed. To be called before there are threads.
 ///
 /// glibc would otherwise raise the size from which it does so to 32 MiB, as soon as one such buffer is freed, and keep
-/// what is smaller: a sync of rows of 8 MB in 128 MiB then holds 30 MB more, and is no faster.
+/// what is smaller: a sync of rows of 8 MB in 128 MiB then holds 30 MB more, and is no faster. What is kept free at the end of
+/// a heap is about the batches on their way, so that their pages are not given back and cleared again all the time.
 pub fn prepare_allocator() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "mallopt(3) has no safe form; it is called before there is another thread")]
     // SAFETY: both parameters are documented in mallopt(3); the values are sizes in bytes.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 16 << 20);
     }
 }
 

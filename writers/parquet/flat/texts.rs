@@ -83,7 +83,9 @@ impl Texts {
                     self.give_up_dictionary()?;
                 }
                 match &valid {
-                    None => self.append(data, step[0] as usize..step[rows] as usize, step.windows(2).map(|pair| (pair[1] - pair[0]) as usize)),
+                    None => {
+                        self.append(data, step[0] as usize..step[rows] as usize, step.windows(2).map(|pair| (pair[1] - pair[0]) as usize))
+                    }
                     Some(valid) => valid.valid_indices().for_each(|row| {
                         let range = range(row);
                         self.append(data, range.clone(), std::iter::once(range.len()));
@@ -183,7 +185,8 @@ impl Texts {
         let bytes = Some(std::mem::take(&mut self.value_bytes) as i64);
         let Some(dictionary) = &self.dictionary else {
             let page = &self.page;
-            self.chunk.end_page(&Content::Plain(Encoding::PLAIN), page_bounds, bytes, |out| out.extend_from_slice(page))?;
+            self.chunk
+                .end_page(Content { encoding: Encoding::PLAIN, dense: false }, page_bounds, bytes, |out| out.extend_from_slice(page))?;
             if self.page.capacity() > 2 * self.limits.page_bytes {
                 self.page = Vec::new();
             }
@@ -192,7 +195,7 @@ impl Texts {
         };
         let (distinct, indices) = (dictionary.len(), &self.indices);
         let width = bits::width_of((distinct as u32).saturating_sub(1));
-        self.chunk.end_page(&Content::Indices, page_bounds, bytes, |out| {
+        self.chunk.end_page(Content { encoding: Encoding::RLE_DICTIONARY, dense: false }, page_bounds, bytes, |out| {
             out.push(width as u8);
             bits::hybrid(indices, width, out);
         })?;
