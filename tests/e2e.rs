@@ -16,6 +16,10 @@ mod consistency;
 mod failures;
 #[path = "e2e/families.rs"]
 mod families;
+#[path = "e2e/incremental.rs"]
+mod incremental;
+#[path = "e2e/keys.rs"]
+mod keys;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]
