@@ -101,9 +101,12 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
     }
     let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
-    let share = Share::of(limit, source.threads())?;
-    if share.readers < source.threads() {
-        tracing::warn!("--memory-limit allows {} readers instead of max_threads = {}", share.readers, source.threads());
+    let share = Share::of(limit, source.readers())?;
+    if share.readers < source.readers() {
+        tracing::warn!("--memory-limit allows {} readers instead of the {} of max_threads", share.readers, source.readers());
+    }
+    if source.connections() == 1 {
+        tracing::info!("max_threads is 1, and two connections are the least: one reads, one holds the snapshot");
     }
     let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), source.wire()).await?;
     for (plan, _) in &plans {

@@ -46,7 +46,7 @@ pub struct Source {
     pub ssl: Option<Ssl>,
     /// Change data capture. With `replication_slot` the source is meant for it; it is not built yet in this version, and only streams with another `sync_mode` can be synced.
     pub update_method: Option<UpdateMethod>,
-    /// Connections that read at the same time. Default 3, also for values below 1.
+    /// Connections to the source, all together: one holds the exported snapshot, the others read. Default 3, also for values below 1; two are the least that a sync works with.
     #[schemars(range(max = 1000))]
     pub max_threads: Option<i64>,
     /// How many times an operation is tried again after a transient error. Default 0.
@@ -176,13 +176,18 @@ pub struct SshConfig {
 }
 
 impl Source {
-    /// Connections that read at the same time.
-    pub fn threads(&self) -> usize {
+    /// Connections to the source at any time.
+    pub fn connections(&self) -> usize {
         match self.max_threads {
             Some(threads @ 1..=1000) => usize::try_from(threads).unwrap_or(3),
             Some(1001..) => 1000,
             _ => 3,
         }
+    }
+
+    /// Connections that read: all but the one that holds the exported snapshot, which would lose it with the locks if a COPY failed on it.
+    pub fn readers(&self) -> usize {
+        self.connections().saturating_sub(1).max(1)
     }
 
     /// How many times to try again after a transient error.
@@ -469,13 +474,17 @@ mod tests {
 
     #[test]
     fn counts_fall_back_as_in_olake() {
-        let check = |threads: Value, expected: usize| assert_eq!(source(json!({"max_threads": threads})).threads(), expected);
-        check(Value::Null, 3);
-        check(json!(0), 3);
-        check(json!(-7), 3);
-        check(json!(1), 1);
-        check(json!(50), 50);
-        check(json!(i64::MAX), 1000);
+        let check = |threads: Value, connections: usize, readers: usize| {
+            let source = source(json!({"max_threads": threads}));
+            assert_eq!((source.connections(), source.readers()), (connections, readers));
+        };
+        check(Value::Null, 3, 2);
+        check(json!(0), 3, 2);
+        check(json!(-7), 3, 2);
+        check(json!(1), 1, 1);
+        check(json!(2), 2, 1);
+        check(json!(50), 50, 49);
+        check(json!(i64::MAX), 1000, 999);
         assert_eq!(source(json!({"retry_count": -1})).retries(), 0);
         assert_eq!(source(json!({"retry_count": 3})).retries(), 3);
         assert_eq!(source(json!({"retry_count": i64::MAX})).retries(), u32::MAX);

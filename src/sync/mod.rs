@@ -105,6 +105,8 @@ pub async fn plan_streams(
         }
         plans.push((plan, table));
     }
+    // Gone before the next one comes: `max_threads` counts this session too.
+    session.close().await;
     Ok(plans)
 }
 
