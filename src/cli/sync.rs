@@ -130,6 +130,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         retries: source.retries(),
         collapse_partitions: source.scope().collapse_partitions,
         memory: Memory::new(share.pool_bytes),
+        pace: source.pace(),
         batch_bytes: share.batch_bytes,
     };
     let mut run = Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans).await?;

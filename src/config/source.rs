@@ -11,6 +11,7 @@ use super::shape::Findings;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, SslMode};
 use crate::postgres::scope::Scope;
+use crate::sync::pace::Pace;
 use crate::types::Wire;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,7 +23,7 @@ use writers::Secret;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "incremental", "batch", "rate_limit"
+    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "incremental", "batch"
 ]))]
 pub struct Source {
     /// Host name or address of the server; a value that starts with `/` is the directory of its Unix socket.
@@ -75,6 +76,8 @@ pub struct Source {
     pub lock_timeout_s: Option<Seconds>,
     /// Ours: how tables are copied.
     pub backfill: Backfill,
+    /// Ours: how fast tables are read.
+    pub rate_limit: RateLimit,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
     pub application_name: Option<String>,
 
@@ -111,6 +114,16 @@ pub struct Backfill {
     /// The form in which values are read. `text` costs more and is for servers whose types cannot send binary; the values are the same, bit for bit. `auto`, the default, is binary, and text for the columns that have no other form.
     #[schemars(extend("enum" = ["auto", "binary", "text"]))]
     pub wire_format: Option<String>,
+}
+
+/// How fast tables are read, by all connections together. What is not read waits on the server.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RateLimit {
+    /// Rows per second. Default 0: as fast as they come.
+    pub rows_per_second: u64,
+    /// Bytes per second, as the server sends them. Default 0: as fast as they come.
+    pub bytes_per_second: u64,
 }
 
 /// TLS. Certificates are PEM text or the path of a PEM file.
@@ -243,6 +256,11 @@ impl Source {
     /// The form in which tables are read.
     pub fn wire(&self) -> Wire {
         if self.backfill.wire_format.as_deref() == Some("text") { Wire::Text } else { Wire::Binary }
+    }
+
+    /// How fast tables are read.
+    pub fn pace(&self) -> Pace {
+        Pace::new(self.rate_limit.rows_per_second, self.rate_limit.bytes_per_second)
     }
 
     /// What discover looks at.

@@ -12,6 +12,7 @@
 pub mod backfill;
 pub mod keeper;
 pub mod meter;
+pub mod pace;
 pub mod plan;
 pub mod pool;
 pub mod resume;
@@ -29,6 +30,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use keeper::Keeper;
 use meter::Meter;
+use pace::Pace;
 use plan::StreamPlan;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub struct Effort {
     pub collapse_partitions: bool,
     /// The pool of batches.
     pub memory: Memory,
+    /// How fast rows may come.
+    pub pace: Pace,
     /// A batch is cut at this size.
     pub batch_bytes: usize,
 }
@@ -171,7 +175,8 @@ impl<D: Destination> Run<D> {
         self.refresh(&exported).await?;
         let chunk_bytes = chunk_bytes(self.streams.iter().map(|s| &s.info), self.effort.readers);
         let work = resume::prepare(&self.streams, &exported, &self.keeper, chunk_bytes).await?;
-        let limits = BatchLimits { memory: self.effort.memory.clone(), batch_bytes: self.effort.batch_bytes };
+        let Effort { memory, batch_bytes, pace, .. } = self.effort.clone();
+        let limits = BatchLimits { memory, batch_bytes, pace };
         pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, self.effort.readers).await
     }
 

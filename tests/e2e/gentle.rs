@@ -3,8 +3,10 @@
 use crate::support::lakeward::Job;
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::assert_same;
+use serde_json::json;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 /// Counts our sessions in `pg_stat_activity`, every few milliseconds, in a session of its own.
 struct Watch(Child);
@@ -66,4 +68,30 @@ fn connections_are_counted_all_together() {
         assert_eq!(outcome.stderr.contains("two connections are the least"), max_threads == 1, "{}", outcome.stderr);
     }
     assert_eq!(assert_same(&job, &database, "public.t3").rows, 20_000);
+}
+
+/// A limit on the rate holds over all readers together, and the run is not slower than it has to be.
+#[test]
+fn rows_and_bytes_come_no_faster_than_allowed() {
+    let database = Server::shared().database("pace");
+    for table in ["a", "b", "c"] {
+        database.sql(&format!("CREATE TABLE {table} AS SELECT i, repeat(md5(i::text), 8) AS x FROM generate_series(1, 20000) i"));
+    }
+    let job = Job::new(&database);
+    job.discover();
+    let timed = |limit: serde_json::Value| {
+        job.edit("source.json", |source| source["rate_limit"] = limit);
+        job.edit("source.json", |source| source["max_threads"] = 4.into());
+        let started = Instant::now();
+        job.sync().succeeded();
+        started.elapsed().as_secs_f64()
+    };
+    let free = timed(json!({}));
+    assert!(free < 2.0, "{free} s without a limit");
+    // 60,000 rows; of the wire, each has 2 bytes, 4 + 4 of the number and 4 + 256 of the text.
+    for limit in [json!({"rows_per_second": 15_000}), json!({"bytes_per_second": 4_050_000, "rows_per_second": 50_000})] {
+        let took = timed(limit.clone());
+        assert!((3.6..4.4 + free).contains(&took), "{limit}: {took} s instead of 4");
+    }
+    assert_eq!(assert_same(&job, &database, "public.c").rows, 20_000);
 }
