@@ -428,7 +428,7 @@ mod tests {
         assert_eq!(options.connect_timeout, Duration::from_secs(7));
         assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::from_millis(1500), Duration::from_secs(120)));
         let parameters: Vec<(&str, &str)> = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(parameters, [("search_path", "a,b"), ("options", "-c geqo=off")]);
+        assert_eq!(parameters, [("search_path", "a,b"), ("geqo", "off")]);
         let beside = source(json!({"url": "postgres://ann@h", "password": "p%40ss"})).resolve().unwrap();
         assert_eq!(beside.password.unwrap().expose(), "p%40ss");
     }
