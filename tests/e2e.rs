@@ -26,6 +26,8 @@ mod memory;
 mod object_store;
 #[path = "e2e/oracle.rs"]
 mod oracle;
+#[path = "e2e/pooler.rs"]
+mod pooler;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/refusals.rs"]
