@@ -16,6 +16,8 @@ mod consistency;
 mod failures;
 #[path = "e2e/families.rs"]
 mod families;
+#[path = "e2e/gentle.rs"]
+mod gentle;
 #[path = "e2e/incremental.rs"]
 mod incremental;
 #[path = "e2e/keys.rs"]
@@ -28,6 +30,8 @@ mod memory;
 mod object_store;
 #[path = "e2e/oracle.rs"]
 mod oracle;
+#[path = "e2e/pooler.rs"]
+mod pooler;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/refusals.rs"]

@@ -102,9 +102,12 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
     }
     let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
-    let share = Share::of(limit, source.threads())?;
-    if share.readers < source.threads() {
-        tracing::warn!("--memory-limit allows {} readers instead of max_threads = {}", share.readers, source.threads());
+    let share = Share::of(limit, source.readers())?;
+    if share.readers < source.readers() {
+        tracing::warn!("--memory-limit allows {} readers instead of the {} of max_threads", share.readers, source.readers());
+    }
+    if source.connections() == 1 {
+        tracing::info!("max_threads is 1, and two connections are the least: one reads, one holds the snapshot");
     }
     let terms = Terms { wire: source.wire(), incremental: source.incremental };
     let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms).await?;
@@ -131,6 +134,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         retries: source.retries(),
         collapse_partitions: source.scope().collapse_partitions,
         memory: Memory::new(share.pool_bytes),
+        pace: source.pace(),
         batch_bytes: share.batch_bytes,
         chunk_rows: source.backfill.chunk_rows,
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },

@@ -136,7 +136,7 @@ fn check_named(scope: &Scope, patterns: &Patterns, assembly: &Assembly) -> Resul
 pub async fn enum_labels(client: &Client) -> Result<HashMap<u32, String>> {
     let query =
         "SELECT enumtypid, string_agg(quote_literal(enumlabel), ',' ORDER BY enumsortorder) FROM pg_catalog.pg_enum GROUP BY enumtypid";
-    let rows = client.query(query, &[]).await.map_err(|e| super::connect::sql_error(&e))?;
+    let rows = client.query_typed(query, &[]).await.map_err(|e| super::connect::sql_error(&e))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 

@@ -1,6 +1,6 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
-//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients. Our own client: `frame`
+//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`. Our own client: `frame`
 //! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
@@ -13,6 +13,7 @@ mod copy_line;
 pub mod decode;
 pub mod exported;
 mod frame;
+mod pooler;
 pub mod quote;
 pub mod scope;
 mod sqlstate;

@@ -161,7 +161,7 @@ async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported
     let explain = |e: tokio_postgres::Error| connect::sql_error(&e).doing(format!("look at the cursor of {}", plan.id));
     let whole = crate::chunks::pages::whole(info);
     let last = aim.next.as_ref();
-    let row = client.query_one(&field.greatest(&whole.source(), plan.filter.as_deref(), last), &[]).await.map_err(explain)?;
+    let row = client.query_typed_one(&field.greatest(&whole.source(), plan.filter.as_deref(), last), &[]).await.map_err(explain)?;
     let values = (0..field.columns.len()).map(|at| row.get::<_, Option<String>>(at).or_else(|| last?.values.get(at)?.clone()));
     let values: Vec<Option<String>> = values.collect();
     let primary = field.columns.first().map_or("", |column| column.name.as_str());
@@ -170,7 +170,7 @@ async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported
     if let Some(unsettled) = unsettled(&exported.moment).filter(|_| field.versions) {
         let filter = aim.filter.as_ref().map(|filter| format!("({filter}) AND ")).unwrap_or_default();
         let query = format!("SELECT DISTINCT xmin::text::bigint {} WHERE {filter}{unsettled}", whole.source());
-        for row in client.query(&query, &[]).await.map_err(explain)? {
+        for row in client.query_typed(&query, &[]).await.map_err(explain)? {
             seen.push(u32::try_from(row.get::<_, i64>(0)).map_err(|_| Error::source_db("a transaction id of more than 32 bits"))?);
         }
         seen.extend(last.into_iter().flat_map(|last| last.still_unsettled(&exported.moment)));
@@ -223,7 +223,7 @@ pub async fn is_quiet(options: &ConnectOptions, exported: &Exported) -> Result<b
         return Ok(false);
     }
     let holder =
-        exported.client().query_one("SELECT pg_backend_pid(), pg_is_in_recovery()", &[]).await.map_err(|e| connect::sql_error(&e))?;
+        exported.client().query_typed_one("SELECT pg_backend_pid(), pg_is_in_recovery()", &[]).await.map_err(|e| connect::sql_error(&e))?;
     let (holder, standby): (i32, bool) = (holder.get(0), holder.get(1));
     if standby {
         // What is open on the primary cannot be seen from here.
@@ -234,8 +234,8 @@ pub async fn is_quiet(options: &ConnectOptions, exported: &Exported) -> Result<b
         "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
          WHERE l.locktype = 'virtualxid' AND a.datid = {database} AND l.pid NOT IN (pg_backend_pid(), {holder}))"
     );
-    let others: bool = session.client.query_one(&others, &[]).await.map_err(|e| session.error(&e))?.get(0);
-    let next = session.client.query_one("SELECT txid_snapshot_xmax(txid_current_snapshot())", &[]).await.map_err(|e| session.error(&e))?;
+    let others: bool = session.row(&others).await?.get(0);
+    let next = session.row("SELECT txid_snapshot_xmax(txid_current_snapshot())").await?;
     let quiet = !others && u64::try_from(next.get::<_, i64>(0)) == Ok(xmax);
     session.close().await;
     Ok(quiet)

@@ -14,6 +14,7 @@ pub mod backfill;
 pub mod increment;
 pub mod keeper;
 pub mod meter;
+pub mod pace;
 pub mod plan;
 pub mod pool;
 pub mod resume;
@@ -32,6 +33,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use keeper::Keeper;
 use meter::Meter;
+use pace::Pace;
 use plan::{StreamPlan, Terms};
 use resume::Ground;
 use std::collections::HashMap;
@@ -54,6 +56,8 @@ pub struct Effort {
     pub collapse_partitions: bool,
     /// The pool of batches.
     pub memory: Memory,
+    /// How fast rows may come.
+    pub pace: Pace,
     /// A batch is cut at this size.
     pub batch_bytes: usize,
     /// Rows of a chunk, if the source file says so.
@@ -117,6 +121,8 @@ pub async fn plan_streams(
         }
         plans.push((plan, table));
     }
+    // Gone before the next one comes: `max_threads` counts this session too.
+    session.close().await;
     Ok(plans)
 }
 
@@ -185,7 +191,8 @@ impl<D: Destination> Run<D> {
         let quiet = incremental && advance::is_quiet(&self.options, &exported).await?;
         let ground = Ground { exported: &exported, keeper: &self.keeper, terms, quiet };
         let work = resume::prepare(&self.streams, ground).await?;
-        let limits = BatchLimits { memory: self.effort.memory.clone(), batch_bytes: self.effort.batch_bytes };
+        let Effort { memory, batch_bytes, pace, .. } = self.effort.clone();
+        let limits = BatchLimits { memory, batch_bytes, pace };
         pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, &self.effort).await
     }
 

@@ -216,7 +216,7 @@ async fn still_true<T: Table>(stream: &StreamRun<T>, load: &Load, filter: Option
 async fn unchanged(chunk: &StagedChunk, filter: Option<&str>, exported: &Exported) -> Result<bool> {
     let sql = |e: tokio_postgres::Error| connect::sql_error(&e);
     exported.client().batch_execute("SAVEPOINT verify").await.map_err(sql)?;
-    match exported.client().query_one(&verify_query(chunk, filter), &[]).await {
+    match exported.client().query_typed_one(&verify_query(chunk, filter), &[]).await {
         Ok(row) => {
             exported.client().batch_execute("RELEASE verify").await.map_err(sql)?;
             let (rows, unseen): (i64, i64) = (row.get(0), row.get(1));

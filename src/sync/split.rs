@@ -90,8 +90,10 @@ async fn cut(
             continue;
         }
         let query = keys::pages_query(&chunk, aim.filter.as_deref(), pieces);
-        let rows =
-            client.query(&query, &[]).await.map_err(|e| connect::sql_error(&e).doing(format!("look for a frequent key of {}", plan.id)))?;
+        let rows = client
+            .query_typed(&query, &[])
+            .await
+            .map_err(|e| connect::sql_error(&e).doing(format!("look for a frequent key of {}", plan.id)))?;
         let starts: Vec<u64> = rows.iter().filter_map(|row| u64::try_from(row.get::<_, i64>(0)).ok()).collect();
         chunks.extend(keys::by_pages(&chunk, pieces, &starts));
     }
@@ -101,7 +103,7 @@ async fn cut(
 /// Takes a sample.
 async fn take(client: &Client, plan: &StreamPlan, whole: &Chunk, key: &Key, sample: &Sample) -> Result<Vec<(Chunk, u64)>> {
     let rows =
-        client.query(&sample.query, &[]).await.map_err(|e| connect::sql_error(&e).doing(format!("sample the key of {}", plan.id)))?;
+        client.query_typed(&sample.query, &[]).await.map_err(|e| connect::sql_error(&e).doing(format!("sample the key of {}", plan.id)))?;
     let looked_at = rows.first().map_or(0, |row| row.get::<_, i64>(0));
     // A part of a composite key is never NULL, and rows without a key are not looked at.
     let quantiles: Vec<Vec<String>> = rows.iter().map(|row| (1..=key.columns.len()).map(|at| row.get(at)).collect()).collect();

@@ -175,7 +175,7 @@ def prepare(server, binary, table):
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(folder)
     host = os.environ.get("LAKEWARD_BENCH_HOST", "127.0.0.1")
-    source = {"host": host, "port": server.port, "database": "postgres", "username": "postgres", "max_threads": 2, "include_tables": [table]}
+    source = {"host": host, "port": server.port, "database": "postgres", "username": "postgres", "max_threads": 3, "include_tables": [table]}
     destination = {"type": "PARQUET", "writer": {"local_path": f"{folder}/out", "compression": "zstd", "compression_level": 1}}
     for name, value in (("source", source), ("destination", destination)):
         with open(f"{folder}/{name}.json", "w") as f:

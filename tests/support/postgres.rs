@@ -187,9 +187,9 @@ impl Database {
         command
     }
 
-    /// `source.json` for this database, through the socket.
+    /// `source.json` for this database, through the socket, with two readers.
     pub fn source(&self) -> Value {
-        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 2})
+        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 3})
     }
 
     /// `source.json` for this database, through TCP with a password.
