@@ -18,6 +18,10 @@ mod failures;
 mod families;
 #[path = "e2e/gentle.rs"]
 mod gentle;
+#[path = "e2e/incremental.rs"]
+mod incremental;
+#[path = "e2e/keys.rs"]
+mod keys;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]

@@ -25,7 +25,7 @@ use writers::Secret;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "incremental", "batch"
+    "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "batch"
 ]))]
 pub struct Source {
     /// Host name or address of the server; a value that starts with `/` is the directory of its Unix socket.
@@ -82,6 +82,8 @@ pub struct Source {
     pub lock_timeout_s: Option<Seconds>,
     /// Ours: how tables are copied.
     pub backfill: Backfill,
+    /// Ours: how streams with `sync_mode` `incremental` are read.
+    pub incremental: Incremental,
     /// Ours: how fast tables are read.
     pub rate_limit: RateLimit,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
@@ -115,11 +117,39 @@ pub struct Source {
 /// How tables are copied.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(extend("x-not-built" = ["mode", "chunk_rows", "target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
+#[schemars(extend("x-not-built" = ["mode", "target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
 pub struct Backfill {
     /// The form in which values are read. `text` costs more and is for servers whose types cannot send binary; the values are the same, bit for bit. `auto`, the default, is binary, and text for the columns that have no other form.
     #[schemars(extend("enum" = ["auto", "binary", "text"]))]
     pub wire_format: Option<String>,
+    /// Rows that one query reads, by the planner's estimate; each is a file then. Absent: chunks are sized by bytes, and as many are read into one file as make a good one.
+    #[schemars(range(min = 1))]
+    pub chunk_rows: Option<u64>,
+}
+
+/// How streams with `sync_mode` `incremental` are read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Incremental {
+    /// What becomes of rows whose cursor columns are all NULL.
+    pub null_cursor: NullCursor,
+    /// For cursors that are timestamps or dates: rows that were committed late are looked for among values up to this many seconds older than the greatest one read, where an index on the cursor helps. Default 0: among all rows, whenever a transaction was open as the last run took its snapshot; that reads the whole table on the server. Views and foreign tables, whose rows do not tell who wrote them, are read again that far back.
+    pub lag_seconds: u64,
+}
+
+/// What becomes of rows without a cursor value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NullCursor {
+    /// Read when they are new or changed (of a view or foreign table: in the first run only). The default.
+    #[default]
+    NewRows,
+    /// Read in the first run only, as OLake does.
+    FirstRun,
+    /// All of them read in every run.
+    ReadEachRun,
+    /// Never read.
+    Skip,
 }
 
 /// How fast tables are read, by all connections together. What is not read waits on the server.

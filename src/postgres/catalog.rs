@@ -238,3 +238,34 @@ pub struct ColumnInfo {
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
 }
+
+#[cfg(test)]
+impl TableInfo {
+    /// A table `public.t` with nullable columns of built-in types, for tests.
+    pub(crate) fn of_columns(columns: &[(&str, &str)]) -> Self {
+        let column = |(at, (name, ty)): (usize, &(&str, &str))| ColumnInfo {
+            name: (*name).to_owned(),
+            attnum: at as i16 + 1,
+            declared: (*ty).to_owned(),
+            ty: PgType::built_in(0, ty),
+            not_null: false,
+            generated: false,
+            identity: false,
+            comment: None,
+        };
+        Self {
+            oid: 1,
+            namespace: "public".into(),
+            name: "t".into(),
+            kind: RelationKind::Table,
+            columns: columns.iter().enumerate().map(column).collect(),
+            primary_key: Vec::new(),
+            estimated_rows: None,
+            bytes: None,
+            comment: None,
+            partition_of: Vec::new(),
+            leaves: Vec::new(),
+            access: Access::Leaves,
+        }
+    }
+}
