@@ -36,6 +36,8 @@ mod pooler;
 mod readers;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/replica.rs"]
+mod replica;
 #[path = "e2e/resume.rs"]
 mod resume;
 #[path = "e2e/tables.rs"]

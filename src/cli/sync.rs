@@ -132,6 +132,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let effort = Effort {
         readers: share.readers,
         retries: source.retries(),
+        replicas: source.replicas()?,
         collapse_partitions: source.scope().collapse_partitions,
         memory: Memory::new(share.pool_bytes),
         pace: source.pace(),

@@ -297,6 +297,12 @@ pub(super) fn ssl_mode(word: &str) -> Option<SslMode> {
     })
 }
 
+/// One host with its port, empty for the default.
+pub(super) fn one_host(name: &str, port: &str) -> Result<Host> {
+    let mut found = hosts(&[name.to_owned()], &[port.to_owned()])?;
+    found.pop().ok_or_else(|| Error::config("`host`: found nothing"))
+}
+
 /// Hosts with their ports; one port holds for all hosts, none means 5432.
 fn hosts(names: &[String], ports: &[String]) -> Result<Vec<Host>> {
     if names.is_empty() || names.iter().all(|name| name.trim().is_empty()) {

@@ -5,11 +5,12 @@
 //! [`Source::resolve`] turns the file into [`ConnectOptions`] once; after that nothing is validated again.
 
 use super::connection_string;
-use super::keywords::{Keywords, NO_EFFECT, ssl_mode};
+use super::keywords::{self, Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
 use super::shape::Findings;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, SslMode};
+use crate::postgres::replica::Replicas;
 use crate::postgres::scope::Scope;
 use crate::sync::pace::Pace;
 use crate::types::Wire;
@@ -17,13 +18,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use writers::Secret;
 
 /// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "batch"
+    "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "batch"
 ]))]
 pub struct Source {
     /// Host name or address of the server; a value that starts with `/` is the directory of its Unix socket.
@@ -33,6 +35,10 @@ pub struct Source {
     pub port: Option<u16>,
     /// Ours: several servers as `host`, `host:port`, `[address]:port` or a socket directory; the first that is a primary is used. Instead of `host`.
     pub hosts: Vec<String>,
+    /// Ours: standbys of the server, spelled like `hosts`. A run takes its snapshot on the first of them that has replayed what the primary had written when it began, and reads everything there; where it is cancelled by a conflict with recovery, it tries again and keeps what it has. The primary may be the last of them, to be read when no standby can be. Behind a pooler each needs an address of its own.
+    pub replica_hosts: Vec<String>,
+    /// Ours: how long to wait for each of `replica_hosts` to catch up. Default 60 s.
+    pub replica_wait_s: Option<Seconds>,
     /// Ours: the whole connection as `postgres://user:password@host:port/database?sslmode=…`, or as libpq's keywords `host=… dbname=…`. Instead of host, port, database and username; the password may stand in `password`, where it needs no percent-encoding.
     pub url: Option<Secret>,
     /// Name of the database. Default: the user's name, as in psql.
@@ -249,6 +255,7 @@ impl Source {
     /// [`Kind::Config`](crate::error::Kind::Config), naming the key, for what cannot be used to connect.
     pub fn resolve(&self) -> Result<ConnectOptions> {
         self.refuse_blanks()?;
+        self.replicas()?;
         let mut keywords = Keywords::default();
         let default_mode = match &self.url {
             Some(url) => {
@@ -281,6 +288,20 @@ impl Source {
         let seconds = |limit: Option<Seconds>| limit.map(|Seconds(limit)| limit);
         keywords.timeouts(seconds(self.connect_timeout_s), seconds(self.statement_timeout_s), seconds(self.lock_timeout_s));
         keywords.finish(default_mode)
+    }
+
+    /// The standbys to read from.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](crate::error::Kind::Config) for an entry that names no host.
+    pub fn replicas(&self) -> Result<Replicas> {
+        let port = self.port.map(|port| port.to_string()).unwrap_or_default();
+        let host = |entry: &String| {
+            let (host, own_port) = split_port(entry);
+            keywords::one_host(host, own_port.unwrap_or(&port)).map_err(|e| e.doing("read `replica_hosts`"))
+        };
+        let patience = self.replica_wait_s.map_or(Duration::from_secs(60), |Seconds(wait)| wait);
+        Ok(Replicas { hosts: self.replica_hosts.iter().map(host).collect::<Result<_>>()?, patience })
     }
 
     /// The form in which tables are read.
@@ -349,6 +370,7 @@ impl Source {
             ("include_tables", &self.include_tables),
             ("exclude_tables", &self.exclude_tables),
             ("hosts", &self.hosts),
+            ("replica_hosts", &self.replica_hosts),
         ] {
             if let Some(index) = names.iter().position(|name| name.trim().is_empty()) {
                 return Err(
@@ -397,7 +419,6 @@ mod tests {
     use super::*;
     use crate::postgres::connect::Host;
     use serde_json::json;
-    use std::time::Duration;
 
     fn source(value: Value) -> Source {
         serde_json::from_value(value).unwrap()

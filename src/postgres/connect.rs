@@ -121,6 +121,11 @@ impl Session {
         }
     }
 
+    /// Why the session is over, if it is.
+    pub fn ended(&self) -> Option<&Error> {
+        self.ended.get()
+    }
+
     /// Runs statements that give no rows.
     pub async fn execute(&self, sql: &str) -> Result<()> {
         self.client.batch_execute(sql).await.map_err(|e| self.error(&e))

@@ -8,7 +8,7 @@
 use super::connect::{self, ConnectOptions, Session};
 use super::quote;
 use super::startup::{self, Hold};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Retry};
 use crate::state::progress::Moment;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,10 @@ impl Exported {
         session.leave_transaction().await?;
         let execute = async |sql: &str| session.execute(sql).await;
         let mut moment = identify(&session).await?;
+        if moment.durable {
+            // Before the snapshot: replay goes on while it is taken, and it must not be thought newer than it is.
+            moment.lsn = session.row("SELECT coalesce(pg_last_wal_replay_lsn(), '0/0')::text").await?.get(0);
+        }
         let before = heaps(&session, &relations.others).await?;
         execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", startup::limits(options))).await?;
         for tables in relations.tables.chunks(LOCKS_PER_STATEMENT) {
@@ -66,8 +70,8 @@ impl Exported {
             }
         }
         let position = match moment.durable {
-            true => "pg_last_wal_replay_lsn()",
-            false => "pg_current_wal_insert_lsn()",
+            true => quote::literal(&moment.lsn),
+            false => "pg_current_wal_insert_lsn()".to_owned(),
         };
         let query = format!(
             "SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()), {position}::text"
@@ -91,10 +95,15 @@ impl Exported {
 
     /// Whether the session still lives: with it go the locks, and then a truncation could empty a table under its readers.
     pub async fn assert_alive(&self) -> Result<()> {
-        self.session.execute("SELECT").await.map_err(|reason| {
-            let error = Error::source_db(format!("the session that holds the exported snapshot was lost: {reason}")).transient();
-            if let Some(code) = reason.code() { error.sqlstate(code) } else { error }
-        })
+        self.session.execute("SELECT").await.map_err(|reason| lost(&reason))
+    }
+
+    /// The reason of a failure: that this session is gone, where it is, because whatever follows from that is no reason.
+    pub fn cause(&self, error: Error) -> Error {
+        match self.session.ended() {
+            Some(reason) if error.retry() == Retry::Again => lost(reason),
+            _ => error,
+        }
     }
 
     /// The same without asking the server: false only when the connection is known to be gone.
@@ -108,8 +117,13 @@ impl Exported {
     }
 }
 
+fn lost(reason: &Error) -> Error {
+    let error = Error::source_db(format!("the session that holds the exported snapshot was lost: {reason}")).transient();
+    if let Some(code) = reason.code() { error.sqlstate(code) } else { error }
+}
+
 /// Which history the server writes; `durable` is set for a standby, which shows only what is on its disk.
-async fn identify(session: &Session) -> Result<Moment> {
+pub(super) async fn identify(session: &Session) -> Result<Moment> {
     // Not every managed server lets everybody ask; an unknown system only means that staged chunks are not reused.
     let system = match session.row("SELECT system_identifier::text FROM pg_control_system()").await {
         Ok(row) => row.get::<_, String>(0),
@@ -119,7 +133,8 @@ async fn identify(session: &Session) -> Result<Moment> {
     let row = session.row(query).await?;
     let (standby, database): (bool, u32) = (row.get(0), row.get(1));
     let timeline = match standby {
-        true => "SELECT timeline_id::bigint FROM pg_control_checkpoint()",
+        // Of the last restart point, and of the pages that are on disk.
+        true => "SELECT greatest(timeline_id, min_recovery_end_timeline)::bigint FROM pg_control_checkpoint(), pg_control_recovery()",
         false => "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint",
     };
     let timeline = session.row(timeline).await.map_or(0, |row| row.get::<_, i64>(0));

@@ -1,6 +1,6 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
-//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`. Our own client: `frame`
+//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `frame`
 //! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
@@ -15,6 +15,7 @@ pub mod exported;
 mod frame;
 mod pooler;
 pub mod quote;
+pub mod replica;
 pub mod scope;
 mod sqlstate;
 pub(crate) mod startup;

@@ -28,6 +28,7 @@ use crate::memory::Memory;
 use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::{Exported, Relations};
+use crate::postgres::replica::{self, Replicas};
 use backfill::BatchLimits;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -52,6 +53,8 @@ pub struct Effort {
     pub readers: usize,
     /// Attempts after the first, when a failure is transient.
     pub retries: u32,
+    /// Standbys to read from.
+    pub replicas: Replicas,
     /// Whether a parent of plain inheritance is read with its children.
     pub collapse_partitions: bool,
     /// The pool of batches.
@@ -169,31 +172,37 @@ impl<D: Destination> Run<D> {
             let outcome = self.attempt().await;
             self.keeper.flush()?;
             match outcome {
-                Err(error) if error.retry() == Retry::Again && attempt < self.effort.retries => {
+                Err(error) if error.retry() == Retry::Again && attempt < self.effort.retries.max(replica::attempts(&error)) => {
                     attempt += 1;
+                    let allowed = self.effort.retries.max(replica::attempts(&error));
                     let pause = Duration::from_secs(1 << attempt.min(6));
-                    tracing::warn!("{error}; attempt {attempt} of {} in {} s", self.effort.retries, pause.as_secs());
+                    tracing::warn!("{error}; attempt {attempt} of {allowed} in {} s", pause.as_secs());
                     tokio::time::sleep(pause).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(replica::advise(error)),
                 Ok(()) => return self.finish(),
             }
         }
     }
 
     async fn attempt(&mut self) -> Result<()> {
-        let exported = Exported::take(&self.options, &self.relations()).await?;
+        let options = replica::choose(&self.options, &self.effort.replicas).await?;
+        let exported = Exported::take(&options, &self.relations()).await?;
         tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
-        self.refresh(&exported).await?;
+        self.read(&options, &exported).await.map_err(|error| exported.cause(error))
+    }
+
+    async fn read(&mut self, options: &ConnectOptions, exported: &Exported) -> Result<()> {
+        self.refresh(exported).await?;
         let chunk_bytes = chunk_bytes(self.streams.iter().map(|s| &s.info), self.effort.readers);
         let terms = split::Terms { server_version: exported.server_version, target_bytes: chunk_bytes, chunk_rows: self.effort.chunk_rows };
         let incremental = self.streams.iter().any(|stream| stream.plan.cursor.is_some());
-        let quiet = incremental && advance::is_quiet(&self.options, &exported).await?;
-        let ground = Ground { exported: &exported, keeper: &self.keeper, terms, quiet };
+        let quiet = incremental && advance::is_quiet(options, exported).await?;
+        let ground = Ground { exported, keeper: &self.keeper, terms, quiet };
         let work = resume::prepare(&self.streams, ground).await?;
         let Effort { memory, batch_bytes, pace, .. } = self.effort.clone();
         let limits = BatchLimits { memory, batch_bytes, pace };
-        pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, &self.effort).await
+        pool::run(options, exported, &self.streams, work, &limits, &self.keeper, &self.effort).await
     }
 
     fn relations(&self) -> Relations {

@@ -5,6 +5,7 @@
 //! SQL goes through `psql`, so that what the tests know about the data does not come from the code under test.
 
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -19,14 +20,16 @@ const KEEPER: &str = r#"
 trap '' INT
 home=$1; bin=$2; port=$3
 cd "$home"
-"$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
+[ -n "$4" ] || "$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
+[ -z "$4" ] || { "$bin/pg_basebackup" -D data -h "$4" -p "$5" -U postgres -c fast -R >log 2>&1; chmod 700 data; }
 "$bin/postgres" -D data -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
     -c wal_level=logical -c max_replication_slots=20 -c max_wal_senders=20 -c max_connections=200 -c shared_buffers=128MB \
-    -c log_line_prefix='%d|' -c timezone=Asia/Kolkata >>log 2>&1 &
-server=$!
+    -c log_line_prefix='%d|' -c timezone=Asia/Kolkata -c max_standby_streaming_delay=0 >>log 2>&1 &
 read -r _
-kill -QUIT $server
-wait $server
+# Not the child of above, if a test has restarted the server.
+server=$(head -n 1 data/postmaster.pid) && kill -QUIT $server
+wait
+for _ in $(seq 100); do kill -0 $server 2>/dev/null || break; sleep 0.05; done
 cd /
 rm -rf "$home"
 "#;
@@ -62,6 +65,21 @@ impl Server {
 
     /// Starts the server whose programs are in `bin`.
     pub fn start(bin: &Path) -> Self {
+        Self::launch(bin, ["".as_ref(), "".as_ref()])
+    }
+
+    /// Starts a server of the newest version for one test alone, which may stop it.
+    pub fn own() -> Self {
+        Self::start(&installed().expect("no PostgreSQL server found: ./build.sh test installs one"))
+    }
+
+    /// Starts a streaming standby of this server, which cancels its readers at once where they are in the way of replay.
+    pub fn standby(&self) -> Self {
+        let bin = installed().expect("no PostgreSQL server found");
+        Self::launch(&bin, [self.home.as_ref(), self.port.to_string().as_ref()])
+    }
+
+    fn launch(bin: &Path, primary: [&OsStr; 2]) -> Self {
         // Not $TMPDIR: the path of a socket must be short, and the server's user must get there.
         let home = tempfile::Builder::new().prefix("lakeward-pg-").tempdir_in("/var/tmp").expect("make the server's home").keep();
         fs::write(home.join("password"), PASSWORD).expect("write the password file");
@@ -79,6 +97,7 @@ impl Server {
             .args(["-c", KEEPER, "keeper"])
             .args([&home, bin])
             .arg(port.to_string())
+            .args(primary)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C.UTF-8")
@@ -103,6 +122,28 @@ impl Server {
         }
     }
 
+    /// Runs `pg_ctl` with arguments such as `restart -m fast`, and waits.
+    #[track_caller]
+    pub fn control(&self, arguments: &str) {
+        let program = installed().expect("a server").join("pg_ctl");
+        let mut command = match unprivileged() {
+            Some((uid, gid)) => {
+                let mut command = Command::new("setpriv");
+                command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(arguments.split_whitespace()).arg("-D").arg(self.home.join("data")).arg("-l").arg(self.home.join("log"));
+        let status = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("run pg_ctl").success(), "pg_ctl {arguments}:\n{}", self.log());
+    }
+
+    /// The database of the same name on this server: a standby, or what became of one.
+    pub fn same(&self, database: &Database) -> Database {
+        self.at(&database.name)
+    }
+
     /// What the server wrote to its log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.home.join("log")).unwrap_or_default()).into_owned()
@@ -125,7 +166,8 @@ impl Server {
         self.at(&name)
     }
 
-    fn at(&self, name: &str) -> Database {
+    /// A database that is there.
+    pub fn at(&self, name: &str) -> Database {
         Database { home: self.home.clone(), port: self.port, name: name.to_owned() }
     }
 }
