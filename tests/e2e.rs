@@ -16,6 +16,8 @@ mod consistency;
 mod failures;
 #[path = "e2e/families.rs"]
 mod families;
+#[path = "e2e/kills.rs"]
+mod kills;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]

@@ -14,19 +14,29 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The server's keeper. It holds a pipe from the test process as standard input; the pipe closes when that process ends,
-/// even by `kill -9`, and then the keeper stops the server and removes its home.
+/// even by `kill -9`, and then the keeper stops the server and removes its home. Each line that comes before that crashes the server
+/// (what `pg_ctl stop -m immediate` does) and starts it again.
 const KEEPER: &str = r#"
 trap '' INT
 home=$1; bin=$2; port=$3
 cd "$home"
 "$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
-"$bin/postgres" -D data -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
-    -c wal_level=logical -c max_replication_slots=20 -c max_wal_senders=20 -c max_connections=200 -c shared_buffers=128MB \
-    -c log_line_prefix='%d|' -c timezone=Asia/Kolkata >>log 2>&1 &
-server=$!
-read -r _
-kill -QUIT $server
-wait $server
+start() {
+    "$bin/postgres" -D data -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
+        -c wal_level=logical -c max_replication_slots=20 -c max_wal_senders=20 -c max_connections=200 -c shared_buffers=128MB \
+        -c log_line_prefix='%d|' -c timezone=Asia/Kolkata >>log 2>&1 &
+    server=$!
+}
+stop() {
+    kill -QUIT $server
+    wait $server
+}
+start
+while read -r _; do
+    stop
+    start
+done
+stop
 cd /
 rm -rf "$home"
 "#;
@@ -101,6 +111,15 @@ impl Server {
             assert!(std::time::Instant::now() < end, "PostgreSQL did not start:\n{}", self.log());
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
+    }
+
+    /// Ends the server without a checkpoint or a word to anybody, and starts it again; comes back when it has recovered.
+    pub fn crash(&self) {
+        let postgres = self.at("postgres");
+        let started = "SELECT pg_postmaster_start_time()";
+        let before = postgres.sql(started);
+        self.alive.as_ref().expect("the server lives").write_all(b"crash\n").expect("tell the server's keeper");
+        super::wait_until("the server has recovered", 60, || postgres.run(started).is_ok_and(|now| now != before));
     }
 
     /// What the server wrote to its log.
