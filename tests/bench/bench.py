@@ -59,7 +59,7 @@ class Bench:
 
     def configure(self):
         host = os.environ.get("LAKEWARD_BENCH_HOST", "127.0.0.1")
-        source = {"host": host, "port": self.server.port, "database": self.case, "username": "postgres", "max_threads": 2}
+        source = {"host": host, "port": self.server.port, "database": self.case, "username": "postgres", "max_threads": 3}
         writer = {"local_path": f"{self.folder}/out", "compression": "zstd", "compression_level": 1}
         self.write("source", source)
         self.write("destination", {"type": "PARQUET", "writer": writer})

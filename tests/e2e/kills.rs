@@ -244,7 +244,7 @@ fn killed_at_random_moments_while_everything_changes() {
     }
     let job = Job::new(&database);
     job.edit("source.json", |source| {
-        source["max_threads"] = 3.into();
+        source["max_threads"] = 4.into();
         source["schemas"] = serde_json::json!(["public"]);
         source["include_views"] = true.into();
         source["collapse_partitions"] = true.into();

@@ -35,7 +35,7 @@ fn values_that_grow_when_they_are_decoded() {
 }
 
 fn assert_stays_below(job: &Job, limit_mib: u64) {
-    job.edit("source.json", |source| source["max_threads"] = 4.into());
+    job.edit("source.json", |source| source["max_threads"] = 5.into());
     job.discover();
     let limit = format!("{limit_mib}MiB");
     let mut arguments = Job::SYNC.to_vec();

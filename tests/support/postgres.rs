@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -206,9 +206,9 @@ impl Database {
         command
     }
 
-    /// `source.json` for this database, through the socket.
+    /// `source.json` for this database, through the socket, with two readers.
     pub fn source(&self) -> Value {
-        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 2})
+        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 3})
     }
 
     /// `source.json` for this database, through TCP with a password.
@@ -229,24 +229,60 @@ impl Database {
     /// A lock that stops any reader of a value of type `regdictionary` while it is held, because its output function looks the name up
     /// in the catalog of dictionaries. (Their binary form being a number, Lakeward reads such values as text.) NULL passes.
     pub fn gate(&self) -> Gate {
-        let mut holder = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start psql");
-        let mut input = holder.stdin.take().expect("psql has a standard input");
-        writeln!(input, "BEGIN; LOCK TABLE pg_catalog.pg_ts_dict IN ACCESS EXCLUSIVE MODE; SELECT 'closed';").expect("close the gate");
-        let mut output = BufReader::new(holder.stdout.take().expect("psql has a standard output"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("hear that the gate is closed");
-        assert_eq!(line.trim(), "closed");
+        let mut holder = self.session();
+        holder.sql("BEGIN; LOCK TABLE pg_catalog.pg_ts_dict IN ACCESS EXCLUSIVE MODE");
         // The lock has left a record in the WAL that nobody waits for; chunks of a snapshot after it would not count as safe on disk.
         self.sql("SELECT FROM pg_logical_emit_message(true, 'gate', 'closed')");
-        Gate { database: self.clone(), holder, input: Some(input) }
+        Gate { database: self.clone(), _holder: holder }
+    }
+
+    /// A session that stays open, for transactions that last.
+    pub fn session(&self) -> Session {
+        let mut child = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start psql");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("psql has a standard output"));
+        Session { child, input, output }
+    }
+}
+
+/// A session that stays open; what it has not committed is rolled back when it is dropped.
+pub struct Session {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// Runs SQL to its end and gives its output. A session that has ended by an error panics here.
+    #[track_caller]
+    pub fn sql(&mut self, sql: &str) -> String {
+        const END: &str = "\u{1}end";
+        let input = self.input.as_mut().expect("open");
+        writeln!(input, "{sql};\n\\echo {END}").expect("write to psql");
+        let mut text = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).expect("read from psql");
+            assert_ne!(read, 0, "psql has ended in: {sql}");
+            if line.trim_end() == END {
+                return text;
+            }
+            text.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.child.wait().expect("wait for psql");
     }
 }
 
 /// A closed gate; see [`Database::gate`]. Opens when dropped.
 pub struct Gate {
     database: Database,
-    holder: Child,
-    input: Option<ChildStdin>,
+    _holder: Session,
 }
 
 impl Gate {
@@ -261,13 +297,6 @@ impl Gate {
 
     /// Lets readers pass.
     pub fn open(self) {}
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        self.holder.wait().expect("wait for the gate's keeper");
-    }
 }
 
 /// Directory of the programs of the newest server on this machine.

@@ -3,6 +3,7 @@
 mod commit;
 mod config;
 pub(crate) mod encode;
+mod flat;
 mod folders;
 pub(crate) mod labels;
 pub(crate) mod layout;
