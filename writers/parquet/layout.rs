@@ -123,8 +123,7 @@ impl Layout {
     /// What a flat leaf is stored as. Its pages are compressed as they become full: its writer has no context of its own.
     pub(crate) fn flat(&self, leaf: usize) -> (Scheme, Limits) {
         let scheme = self.schemes.get(leaf).copied().unwrap_or(Scheme::Plain);
-        let limits =
-            Limits { page_rows: PAGE_ROWS, page_bytes: PAGE_BYTES, dictionary_bytes: self.dictionary_bytes, deltas: self.deltas };
+        let limits = Limits { page_rows: PAGE_ROWS, page_bytes: PAGE_BYTES, dictionary_bytes: self.dictionary_bytes, deltas: self.deltas };
         (scheme, limits)
     }
 

@@ -114,13 +114,7 @@ pub(super) fn deltas_narrow(values: &[i32], out: &mut Vec<u8>) {
     deltas_of(values.len(), first.into(), values.windows(2), |pair| pair[1].wrapping_sub(pair[0]).into(), out);
 }
 
-fn deltas_of<'a, T: 'a>(
-    count: usize,
-    first: i64,
-    mut pairs: std::slice::Windows<'a, T>,
-    delta: impl Fn(&[T]) -> i64,
-    out: &mut Vec<u8>,
-) {
+fn deltas_of<'a, T: 'a>(count: usize, first: i64, mut pairs: std::slice::Windows<'a, T>, delta: impl Fn(&[T]) -> i64, out: &mut Vec<u8>) {
     varint(BLOCK as u64, out);
     varint(PARTS as u64, out);
     varint(count as u64, out);

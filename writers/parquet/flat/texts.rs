@@ -83,7 +83,9 @@ impl Texts {
                     self.give_up_dictionary()?;
                 }
                 match &valid {
-                    None => self.append(data, step[0] as usize..step[rows] as usize, step.windows(2).map(|pair| (pair[1] - pair[0]) as usize)),
+                    None => {
+                        self.append(data, step[0] as usize..step[rows] as usize, step.windows(2).map(|pair| (pair[1] - pair[0]) as usize))
+                    }
                     Some(valid) => valid.valid_indices().for_each(|row| {
                         let range = range(row);
                         self.append(data, range.clone(), std::iter::once(range.len()));
