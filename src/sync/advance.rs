@@ -63,6 +63,9 @@ pub async fn aim<T: Table>(stream: &StreamRun<T>, table: &T, exported: &Exported
     if let Last::Ours(cursor) = &last {
         agree(plan, cursor, table)?;
     }
+    if !matches!(last, Last::Never) {
+        table.check_append().map_err(|e| Error::from(e).doing(format!("add to {}", plan.id)))?;
+    }
     let mut aim = towards(plan, field, &stream.info, last, &exported.moment, exported.server_version);
     aim.next = Some(next(plan, field, &stream.info, exported, &aim, quiet).await?);
     Ok(aim)
