@@ -101,7 +101,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
     }
-    let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
+    let limit = memory_limit(flags);
     let share = Share::of(limit, source.readers())?;
     if share.readers < source.readers() {
         tracing::warn!("--memory-limit allows {} readers instead of the {} of max_threads", share.readers, source.readers());
@@ -178,6 +178,11 @@ pub(super) fn restrict(chosen: Vec<Chosen>, only: &[String]) -> Result<Vec<Chose
         return Err(Error::config(format!("{unknown:?} is not among the selected streams of the catalog")));
     }
     Ok(chosen.into_iter().filter(|c| only.contains(&id(c))).collect())
+}
+
+/// What the process may hold.
+pub(super) fn memory_limit(flags: &Flags) -> u64 {
+    flags.memory_limit.map_or_else(default_limit, |size| size.0)
 }
 
 /// A quarter of the machine's or the cgroup's memory.
