@@ -157,7 +157,7 @@ fn olake_files_mean_what_they_mean_there() {
     assert_eq!(options.hosts, [Host::Tcp("postgres-host".to_owned(), 5432)]);
     assert_eq!((options.database.as_str(), options.user.as_str()), ("postgres_db", "postgres_user"));
     assert_eq!(options.tls.mode, SslMode::Disable);
-    assert_eq!(value.threads(), 50);
+    assert_eq!(value.connections(), 50);
     assert!(value.wants_cdc());
     assert_eq!(value.update_method.unwrap().intial_wait_time, Some(10));
     let named: Vec<&str> = notes.iter().filter_map(|note| note.split('`').nth(1)).collect();
@@ -183,7 +183,7 @@ fn transferia_files_are_translated() {
     assert_eq!(value.include_tables, ["public.table1", "public.table2"]);
     assert_eq!(value.exclude_tables, ["public.table3"]);
     assert!(value.collapse_partitions && value.wants_cdc());
-    assert_eq!(value.threads(), 5);
+    assert_eq!(value.connections(), 5);
     let ssl = value.ssl.as_ref().unwrap();
     assert_eq!((ssl.mode.as_str(), ssl.server_ca.as_deref()), ("verify-full", Some("/path/to/tls/file")));
     assert!(value.resolve().unwrap_err().to_string().contains("`ssl.server_ca`: found neither PEM text nor a file"));
@@ -224,7 +224,7 @@ fn conduit_blink_and_noesis_files_are_translated() {
     assert_eq!((options.tls.mode, &value.schemas[..]), (SslMode::Require, &["public".to_owned()][..]));
     assert_eq!((options.connect_timeout, options.statement_timeout), (Duration::from_secs(30), Duration::from_secs(300)));
     assert_eq!(source("tests/configs/seeds/noesis-full-table.json").value.include_tables, ["public.users"]);
-    assert_eq!(source("tests/configs/seeds/noesis-pool.yaml").value.threads(), 10);
+    assert_eq!(source("tests/configs/seeds/noesis-pool.yaml").value.connections(), 10);
     assert_eq!(source("tests/configs/seeds/noesis-batch-size.yaml").notes.len(), 1);
     assert_eq!(source("tests/configs/seeds/noesis-log-level.yaml").notes.len(), 1);
     let refused = run(Path::new("tests/configs/seeds/noesis-incremental.json"), false).unwrap_err();

@@ -3,13 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use futures::TryStreamExt;
+use lakeward::chunks::{self, pages::plan};
 use lakeward::config::merge::merge;
 use lakeward::config::selection::{Chosen, choose, where_clause};
 use lakeward::config::streams::StreamsFile;
 use lakeward::discover::{DiscoverOptions, to_streams};
 use lakeward::error::Kind;
 use lakeward::postgres::catalog::{Access, Catalog, RelationKind, TableInfo, load, load_tables};
-use lakeward::postgres::chunk::{self, plan};
 use lakeward::postgres::scope::Scope;
 use lakeward::types::Wire;
 use lakeward::types::pg_type::{PgType, TypeKind};
@@ -131,7 +131,7 @@ async fn rows(client: &Client, table: &TableInfo, target_bytes: u64) -> (usize, 
     let chunks = plan(table, 150_000, target_bytes);
     let mut sum = 0;
     for chunk in &chunks {
-        let copy = chunk::query(&[], chunk, None, Wire::Binary);
+        let copy = chunks::query(&[], chunk, None, Wire::Binary);
         let select = copy.strip_prefix("COPY (").unwrap().strip_suffix(") TO STDOUT (FORMAT binary)").unwrap();
         sum += client.query_one(&format!("SELECT count(*) FROM ({select}) t"), &[]).await.unwrap().get::<_, i64>(0);
     }
@@ -179,7 +179,7 @@ async fn kinds_of_relations() {
     assert_eq!((table(&all, "mv").kind, table(&all, "mv").leaves.len()), (RelationKind::MaterializedView, 1));
     assert!(!table(&all, "remote").columns[0].not_null, "nobody checks it");
     // Header and trailer of the format, and a row without fields.
-    let copy = chunk::query(&[], &plan(table(&all, "mv"), all.server_version, 1 << 20)[0], None, Wire::Binary);
+    let copy = chunks::query(&[], &plan(table(&all, "mv"), all.server_version, 1 << 20)[0], None, Wire::Binary);
     let sent: Vec<_> = client.copy_out(&copy).await.unwrap().try_collect().await.unwrap();
     assert_eq!(sent.concat(), b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0\0\0\xff\xff");
     for (name, expected) in [("plain", 0), ("v", 0), ("mv", 1), ("remote", 1), ("none", 0)] {

@@ -16,6 +16,14 @@ mod consistency;
 mod failures;
 #[path = "e2e/families.rs"]
 mod families;
+#[path = "e2e/gentle.rs"]
+mod gentle;
+#[path = "e2e/incremental.rs"]
+mod incremental;
+#[path = "e2e/keys.rs"]
+mod keys;
+#[path = "e2e/kills.rs"]
+mod kills;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]
@@ -24,10 +32,14 @@ mod memory;
 mod object_store;
 #[path = "e2e/oracle.rs"]
 mod oracle;
+#[path = "e2e/pooler.rs"]
+mod pooler;
 #[path = "e2e/readers.rs"]
 mod readers;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/replica.rs"]
+mod replica;
 #[path = "e2e/resume.rs"]
 mod resume;
 #[path = "e2e/tables.rs"]

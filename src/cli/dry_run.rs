@@ -1,26 +1,39 @@
 //! `sync --dry-run`: the plan, chunk by chunk, with the queries that would run. Nothing is written.
 
+use crate::chunks;
 use crate::error::Result;
 use crate::postgres::catalog::TableInfo;
-use crate::postgres::chunk;
-use crate::postgres::connect::{self, ConnectOptions};
-use crate::sync::chunk_bytes;
+use crate::postgres::connect::ConnectOptions;
+use crate::postgres::exported::{Exported, Relations};
+use crate::state::State;
 use crate::sync::plan::StreamPlan;
+use crate::sync::{advance, chunk_bytes, split};
 use serde_json::json;
+use writers::Commit;
 
 /// Prints one JSON object per stream.
-pub async fn print(options: &ConnectOptions, plans: &[(StreamPlan, TableInfo)], readers: usize) -> Result<()> {
-    let chunk_bytes = chunk_bytes(plans.iter().map(|(_, table)| table), readers);
-    let session = connect::session(options).await?;
-    let version = session.server_version();
+pub async fn print(
+    options: &ConnectOptions,
+    plans: &[(StreamPlan, TableInfo)],
+    state: &State,
+    readers: usize,
+    chunk_rows: Option<u64>,
+) -> Result<()> {
+    let target_bytes = chunk_bytes(plans.iter().map(|(_, table)| table), readers);
+    // Nothing is locked: looking must not stand in anybody's way.
+    let exported = Exported::take(options, &Relations::default()).await?;
+    let terms = split::Terms { server_version: exported.server_version, target_bytes, chunk_rows };
     for (plan, table) in plans {
-        let chunks: Vec<_> = chunk::plan(table, version, chunk_bytes)
+        let aim = advance::outlook(plan, table, state, &exported.moment, exported.server_version);
+        let select = if aim.how == Commit::Append { &plan.select_added } else { &plan.select };
+        let chunks: Vec<_> = split::chunks(exported.client(), plan, table, &aim, terms)
+            .await?
             .iter()
-            .map(|c| json!({"estimated_rows": c.estimated_rows, "estimated_bytes": c.estimated_bytes, "query": chunk::query(&plan.select, c, plan.filter.as_deref(), plan.wire)}))
+            .map(|c| json!({"estimated_rows": c.estimated_rows, "estimated_bytes": c.estimated_bytes, "query": chunks::query(select, c, aim.filter.as_deref(), plan.wire)}))
             .collect();
         let columns: Vec<_> = plan.schema.fields().iter().map(|f| json!({"name": f.name(), "type": f.data_type().to_string()})).collect();
         super::print(&json!({
-            "stream": plan.id, "destination": format!("{}.{}", plan.spec.database, plan.spec.name), "columns": columns, "chunks": chunks,
+            "stream": plan.id, "destination": format!("{}.{}", plan.spec.database, plan.spec.name), "rows": aim.how, "columns": columns, "chunks": chunks,
         }));
     }
     Ok(())

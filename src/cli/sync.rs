@@ -12,6 +12,7 @@ use crate::state::State;
 use crate::state::file::StateFile;
 use crate::sync::backfill::OVERSHOOT;
 use crate::sync::keeper::Keeper;
+use crate::sync::plan::Terms;
 use crate::sync::{Effort, Run, plan_streams};
 use chrono::Utc;
 use clap::Args;
@@ -101,40 +102,50 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
     }
-    let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
-    let share = Share::of(limit, source.threads())?;
-    if share.readers < source.threads() {
-        tracing::warn!("--memory-limit allows {} readers instead of max_threads = {}", share.readers, source.threads());
+    let limit = memory_limit(flags);
+    let share = Share::of(limit, source.readers())?;
+    if share.readers < source.readers() {
+        tracing::warn!("--memory-limit allows {} readers instead of the {} of max_threads", share.readers, source.readers());
     }
-    let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), source.wire()).await?;
+    if source.connections() == 1 {
+        tracing::info!("max_threads is 1, and two connections are the least: one reads, one holds the snapshot");
+    }
+    let terms = Terms { wire: source.wire(), incremental: source.incremental };
+    let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms).await?;
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);
         }
     }
+    // As in OLake, a state file is read only when it is named.
+    let load = || match &flags.state {
+        Some(path) => crate::state::file::load(path).map(Option::unwrap_or_default),
+        None => Ok(State::default()),
+    };
     if args.dry_run {
-        return super::dry_run::print(&options, &plans, share.readers).await;
+        return super::dry_run::print(&options, &plans, &load()?, share.readers, source.backfill.chunk_rows).await;
     }
+    let file_bytes = destination.resolve()?.file_bytes_wanted();
     let destination = open_destination(&destination, share).await?;
     let file = StateFile::lock(&files::state_output(flags))?;
-    // As in OLake, a state file is read only when it is named.
-    let state = match &flags.state {
-        Some(path) => crate::state::file::load(path)?.unwrap_or_default(),
-        None => State::default(),
-    };
+    let state = load()?;
     let state_path = file.path().to_owned();
     let effort = Effort {
         readers: share.readers,
         retries: source.retries(),
+        replicas: source.replicas()?,
         collapse_partitions: source.scope().collapse_partitions,
         memory: Memory::new(share.pool_bytes),
+        pace: source.pace(),
         batch_bytes: share.batch_bytes,
+        chunk_rows: source.backfill.chunk_rows,
+        file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };
     let mut run = Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans).await?;
     let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
     let memory = effort.memory.clone();
     let outcome = tokio::select! {
-        outcome = run.full_refresh() => outcome,
+        outcome = run.load() => outcome,
         () = memory.watch(limit) => Ok(()),
         () = report.watch() => Ok(()),
         () = shutdown::requested() => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
@@ -168,6 +179,11 @@ pub(super) fn restrict(chosen: Vec<Chosen>, only: &[String]) -> Result<Vec<Chose
         return Err(Error::config(format!("{unknown:?} is not among the selected streams of the catalog")));
     }
     Ok(chosen.into_iter().filter(|c| only.contains(&id(c))).collect())
+}
+
+/// What the process may hold.
+pub(super) fn memory_limit(flags: &Flags) -> u64 {
+    flags.memory_limit.map_or_else(default_limit, |size| size.0)
 }
 
 /// A quarter of the machine's or the cgroup's memory.

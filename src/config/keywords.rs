@@ -145,7 +145,11 @@ impl Keywords {
             "channel_binding" | "gssencmode" => {}
             "client_encoding" if matches!(value.to_lowercase().replace('-', "").as_str(), "utf8" | "auto" | "unicode") => {}
             "client_encoding" => return wrong("accepted: UTF8"),
-            "options" => self.parameters.push((keyword.to_owned(), value.to_owned())),
+            // Poolers refuse `options`; what only sets parameters can be set later.
+            "options" => match command_line_settings(value) {
+                Some(settings) => self.parameters.extend(settings),
+                None => self.parameters.push((keyword.to_owned(), value.to_owned())),
+            },
             other => {
                 if let Some(name) = closest(other, KNOWN) {
                     return Err(Error::config(format!("`{at}`: unknown parameter `{other}`; did you mean `{name}`?")));
@@ -245,6 +249,41 @@ fn twice(at: &str, keyword: &str) -> Error {
     Error::config(format!("`{at}`: {keyword} is given a second time"))
 }
 
+/// Parameters that can be set at the start of a session and not later.
+const START_ONLY: [&str; 5] =
+    ["ignore_system_indexes", "post_auth_delay", "local_preload_libraries", "session_preload_libraries", "log_disconnections"];
+
+/// `-c name=value --name=value …` as names and values; `None` if there is anything else in it. A backslash takes the next
+/// character as it is (manual, "Start-up", the parameter `options`).
+fn command_line_settings(text: &str) -> Option<Vec<(String, String)>> {
+    let mut words = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, words.last_mut()) {
+            ('\\', Some(word)) => word.extend(characters.next()),
+            (space, _) if space.is_ascii_whitespace() => words.push(String::new()),
+            (other, Some(word)) => word.push(other),
+            (_, None) => {}
+        }
+    }
+    let mut words = words.into_iter().filter(|word| !word.is_empty());
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            Some("") => words.next()?,
+            Some(setting) => setting.to_owned(),
+            None => return None,
+        };
+        let (name, value) = setting.split_once('=')?;
+        let name = name.replace('-', "_");
+        if START_ONLY.contains(&name.as_str()) {
+            return None;
+        }
+        settings.push((name, value.to_owned()));
+    }
+    Some(settings)
+}
+
 /// The mode that a word names.
 pub(super) fn ssl_mode(word: &str) -> Option<SslMode> {
     Some(match word {
@@ -256,6 +295,12 @@ pub(super) fn ssl_mode(word: &str) -> Option<SslMode> {
         "verify-full" => SslMode::VerifyFull,
         _ => return None,
     })
+}
+
+/// One host with its port, empty for the default.
+pub(super) fn one_host(name: &str, port: &str) -> Result<Host> {
+    let mut found = hosts(&[name.to_owned()], &[port.to_owned()])?;
+    found.pop().ok_or_else(|| Error::config("`host`: found nothing"))
 }
 
 /// Hosts with their ports; one port holds for all hosts, none means 5432.
@@ -334,5 +379,27 @@ fn pem(at: &str, value: &str) -> Result<Option<String>> {
         Err(error) => {
             Err(Error::config(format!("`{at}`: found neither PEM text nor a file that can be read ({}), {accepted}", error.kind())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_set_parameters_become_parameters() {
+        let check = |text: &str, expected: Option<&[(&str, &str)]>| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            assert_eq!(command_line_settings(text), expected.map(|pairs| pairs.iter().map(owned).collect()), "{text}");
+        };
+        check("", Some(&[]));
+        check("-c geqo=off", Some(&[("geqo", "off")]));
+        check(" -cgeqo=off  --work-mem=5MB ", Some(&[("geqo", "off"), ("work_mem", "5MB")]));
+        check(r"-c search_path=a\ b,c\\d -c my.own=x=y", Some(&[("search_path", r"a b,c\d"), ("my.own", "x=y")]));
+        check("-c", None);
+        check("-c geqo", None);
+        check("-e", None);
+        check("project=one", None);
+        check("-c ignore_system_indexes=on", None);
     }
 }

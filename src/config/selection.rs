@@ -186,8 +186,8 @@ fn choose_one(stream: &Stream, metadata: &StreamMetadata, place: &str, at: usize
             known_or(name, known, &properties).doing(|| format!("streams[{at}].stream.cursor_field"))?;
         }
     }
-    if !metadata.chunk_column.is_empty() {
-        known_or(&metadata.chunk_column, known, &properties).doing(|| format!("{place}.chunk_column"))?;
+    for name in metadata.chunk_columns(known) {
+        known_or(&name, known, &properties).doing(|| format!("{place}.chunk_column"))?;
     }
     let filter = Filter::parse(metadata, known).doing(|| place)?;
     let (destination_database, destination_table) = naming::destination(stream, fallback);

@@ -5,24 +5,27 @@
 //! [`Source::resolve`] turns the file into [`ConnectOptions`] once; after that nothing is validated again.
 
 use super::connection_string;
-use super::keywords::{Keywords, NO_EFFECT, ssl_mode};
+use super::keywords::{self, Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
 use super::shape::Findings;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, SslMode};
+use crate::postgres::replica::Replicas;
 use crate::postgres::scope::Scope;
+use crate::sync::pace::Pace;
 use crate::types::Wire;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use writers::Secret;
 
 /// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "replica_hosts", "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "incremental", "batch", "rate_limit"
+    "skip_user_types", "on_unknown_table", "key_fallback", "service_schema", "batch"
 ]))]
 pub struct Source {
     /// Host name or address of the server; a value that starts with `/` is the directory of its Unix socket.
@@ -32,6 +35,10 @@ pub struct Source {
     pub port: Option<u16>,
     /// Ours: several servers as `host`, `host:port`, `[address]:port` or a socket directory; the first that is a primary is used. Instead of `host`.
     pub hosts: Vec<String>,
+    /// Ours: standbys of the server, spelled like `hosts`. A run takes its snapshot on the first of them that has replayed what the primary had written when it began, and reads everything there; where it is cancelled by a conflict with recovery, it tries again and keeps what it has. The primary may be the last of them, to be read when no standby can be. Behind a pooler each needs an address of its own.
+    pub replica_hosts: Vec<String>,
+    /// Ours: how long to wait for each of `replica_hosts` to catch up. Default 60 s.
+    pub replica_wait_s: Option<Seconds>,
     /// Ours: the whole connection as `postgres://user:password@host:port/database?sslmode=…`, or as libpq's keywords `host=… dbname=…`. Instead of host, port, database and username; the password may stand in `password`, where it needs no percent-encoding.
     pub url: Option<Secret>,
     /// Name of the database. Default: the user's name, as in psql.
@@ -46,7 +53,7 @@ pub struct Source {
     pub ssl: Option<Ssl>,
     /// Change data capture. With `replication_slot` the source is meant for it; it is not built yet in this version, and only streams with another `sync_mode` can be synced.
     pub update_method: Option<UpdateMethod>,
-    /// Connections that read at the same time. Default 3, also for values below 1.
+    /// Connections to the source, all together: one holds the exported snapshot, the others read. Default 3, also for values below 1; two are the least that a sync works with.
     #[schemars(range(max = 1000))]
     pub max_threads: Option<i64>,
     /// How many times an operation is tried again after a transient error. Default 0.
@@ -75,6 +82,10 @@ pub struct Source {
     pub lock_timeout_s: Option<Seconds>,
     /// Ours: how tables are copied.
     pub backfill: Backfill,
+    /// Ours: how streams with `sync_mode` `incremental` are read.
+    pub incremental: Incremental,
+    /// Ours: how fast tables are read.
+    pub rate_limit: RateLimit,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
     pub application_name: Option<String>,
 
@@ -106,11 +117,49 @@ pub struct Source {
 /// How tables are copied.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(extend("x-not-built" = ["mode", "chunk_rows", "target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
+#[schemars(extend("x-not-built" = ["mode", "target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
 pub struct Backfill {
     /// The form in which values are read. `text` costs more and is for servers whose types cannot send binary; the values are the same, bit for bit. `auto`, the default, is binary, and text for the columns that have no other form.
     #[schemars(extend("enum" = ["auto", "binary", "text"]))]
     pub wire_format: Option<String>,
+    /// Rows that one query reads, by the planner's estimate; each is a file then. Absent: chunks are sized by bytes, and as many are read into one file as make a good one.
+    #[schemars(range(min = 1))]
+    pub chunk_rows: Option<u64>,
+}
+
+/// How streams with `sync_mode` `incremental` are read.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Incremental {
+    /// What becomes of rows whose cursor columns are all NULL.
+    pub null_cursor: NullCursor,
+    /// For cursors that are timestamps or dates: rows that were committed late are looked for among values up to this many seconds older than the greatest one read, where an index on the cursor helps. Default 0: among all rows, whenever a transaction was open as the last run took its snapshot; that reads the whole table on the server. Views and foreign tables, whose rows do not tell who wrote them, are read again that far back.
+    pub lag_seconds: u64,
+}
+
+/// What becomes of rows without a cursor value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NullCursor {
+    /// Read when they are new or changed (of a view or foreign table: in the first run only). The default.
+    #[default]
+    NewRows,
+    /// Read in the first run only, as OLake does.
+    FirstRun,
+    /// All of them read in every run.
+    ReadEachRun,
+    /// Never read.
+    Skip,
+}
+
+/// How fast tables are read, by all connections together. What is not read waits on the server.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RateLimit {
+    /// Rows per second. Default 0: as fast as they come.
+    pub rows_per_second: u64,
+    /// Bytes per second, as the server sends them. Default 0: as fast as they come.
+    pub bytes_per_second: u64,
 }
 
 /// TLS. Certificates are PEM text or the path of a PEM file.
@@ -176,13 +225,18 @@ pub struct SshConfig {
 }
 
 impl Source {
-    /// Connections that read at the same time.
-    pub fn threads(&self) -> usize {
+    /// Connections to the source at any time.
+    pub fn connections(&self) -> usize {
         match self.max_threads {
             Some(threads @ 1..=1000) => usize::try_from(threads).unwrap_or(3),
             Some(1001..) => 1000,
             _ => 3,
         }
+    }
+
+    /// Connections that read: all but the one that holds the exported snapshot, which would lose it with the locks if a COPY failed on it.
+    pub fn readers(&self) -> usize {
+        self.connections().saturating_sub(1).max(1)
     }
 
     /// How many times to try again after a transient error.
@@ -201,6 +255,7 @@ impl Source {
     /// [`Kind::Config`](crate::error::Kind::Config), naming the key, for what cannot be used to connect.
     pub fn resolve(&self) -> Result<ConnectOptions> {
         self.refuse_blanks()?;
+        self.replicas()?;
         let mut keywords = Keywords::default();
         let default_mode = match &self.url {
             Some(url) => {
@@ -235,9 +290,28 @@ impl Source {
         keywords.finish(default_mode)
     }
 
+    /// The standbys to read from.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](crate::error::Kind::Config) for an entry that names no host.
+    pub fn replicas(&self) -> Result<Replicas> {
+        let port = self.port.map(|port| port.to_string()).unwrap_or_default();
+        let host = |entry: &String| {
+            let (host, own_port) = split_port(entry);
+            keywords::one_host(host, own_port.unwrap_or(&port)).map_err(|e| e.doing("read `replica_hosts`"))
+        };
+        let patience = self.replica_wait_s.map_or(Duration::from_secs(60), |Seconds(wait)| wait);
+        Ok(Replicas { hosts: self.replica_hosts.iter().map(host).collect::<Result<_>>()?, patience })
+    }
+
     /// The form in which tables are read.
     pub fn wire(&self) -> Wire {
         if self.backfill.wire_format.as_deref() == Some("text") { Wire::Text } else { Wire::Binary }
+    }
+
+    /// How fast tables are read.
+    pub fn pace(&self) -> Pace {
+        Pace::new(self.rate_limit.rows_per_second, self.rate_limit.bytes_per_second)
     }
 
     /// What discover looks at.
@@ -296,6 +370,7 @@ impl Source {
             ("include_tables", &self.include_tables),
             ("exclude_tables", &self.exclude_tables),
             ("hosts", &self.hosts),
+            ("replica_hosts", &self.replica_hosts),
         ] {
             if let Some(index) = names.iter().position(|name| name.trim().is_empty()) {
                 return Err(
@@ -344,7 +419,6 @@ mod tests {
     use super::*;
     use crate::postgres::connect::Host;
     use serde_json::json;
-    use std::time::Duration;
 
     fn source(value: Value) -> Source {
         serde_json::from_value(value).unwrap()
@@ -405,7 +479,7 @@ mod tests {
         assert_eq!(options.connect_timeout, Duration::from_secs(7));
         assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::from_millis(1500), Duration::from_secs(120)));
         let parameters: Vec<(&str, &str)> = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(parameters, [("search_path", "a,b"), ("options", "-c geqo=off")]);
+        assert_eq!(parameters, [("search_path", "a,b"), ("geqo", "off")]);
         let beside = source(json!({"url": "postgres://ann@h", "password": "p%40ss"})).resolve().unwrap();
         assert_eq!(beside.password.unwrap().expose(), "p%40ss");
     }
@@ -469,13 +543,17 @@ mod tests {
 
     #[test]
     fn counts_fall_back_as_in_olake() {
-        let check = |threads: Value, expected: usize| assert_eq!(source(json!({"max_threads": threads})).threads(), expected);
-        check(Value::Null, 3);
-        check(json!(0), 3);
-        check(json!(-7), 3);
-        check(json!(1), 1);
-        check(json!(50), 50);
-        check(json!(i64::MAX), 1000);
+        let check = |threads: Value, connections: usize, readers: usize| {
+            let source = source(json!({"max_threads": threads}));
+            assert_eq!((source.connections(), source.readers()), (connections, readers));
+        };
+        check(Value::Null, 3, 2);
+        check(json!(0), 3, 2);
+        check(json!(-7), 3, 2);
+        check(json!(1), 1, 1);
+        check(json!(2), 2, 1);
+        check(json!(50), 50, 49);
+        check(json!(i64::MAX), 1000, 999);
         assert_eq!(source(json!({"retry_count": -1})).retries(), 0);
         assert_eq!(source(json!({"retry_count": 3})).retries(), 3);
         assert_eq!(source(json!({"retry_count": i64::MAX})).retries(), u32::MAX);

@@ -31,7 +31,7 @@ pub struct StreamEntry {
 /// How a chosen stream is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamMetadata {
-    /// Column to split the backfill on; part of the primary key.
+    /// Column by whose values the backfill is cut into chunks, of any type that can be sorted; ours: several, separated by commas, each NOT NULL. Absent: tables are cut by their pages, which needs no column.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub chunk_column: String,
     /// Partition expression in the destination's grammar; empty means none.
@@ -63,6 +63,18 @@ pub struct StreamMetadata {
     /// Ours: what becomes of values that a destination type has no place for (NaN and infinities in a decimal, infinite dates and timestamps, 24:00), by column, `*` for all others: `error`, `null`, `clamp` or `string`. Absent: `error`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub special_values: BTreeMap<String, String>,
+}
+
+impl StreamMetadata {
+    /// The columns of `chunk_column`; a name with a comma is taken as a whole if it is `known`.
+    pub fn chunk_columns(&self, known: impl Fn(&str) -> bool) -> Vec<String> {
+        let text = self.chunk_column.as_str();
+        match text {
+            "" => Vec::new(),
+            _ if known(text) => vec![text.to_owned()],
+            _ => text.split(',').map(|name| name.trim().to_owned()).collect(),
+        }
+    }
 }
 
 /// Chosen columns of a stream.

@@ -136,7 +136,7 @@ fn check_named(scope: &Scope, patterns: &Patterns, assembly: &Assembly) -> Resul
 pub async fn enum_labels(client: &Client) -> Result<HashMap<u32, String>> {
     let query =
         "SELECT enumtypid, string_agg(quote_literal(enumlabel), ',' ORDER BY enumsortorder) FROM pg_catalog.pg_enum GROUP BY enumtypid";
-    let rows = client.query(query, &[]).await.map_err(|e| super::connect::sql_error(&e))?;
+    let rows = client.query_typed(query, &[]).await.map_err(|e| super::connect::sql_error(&e))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -237,4 +237,35 @@ pub struct ColumnInfo {
     pub identity: bool,
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
+}
+
+#[cfg(test)]
+impl TableInfo {
+    /// A table `public.t` with nullable columns of built-in types, for tests.
+    pub(crate) fn of_columns(columns: &[(&str, &str)]) -> Self {
+        let column = |(at, (name, ty)): (usize, &(&str, &str))| ColumnInfo {
+            name: (*name).to_owned(),
+            attnum: at as i16 + 1,
+            declared: (*ty).to_owned(),
+            ty: PgType::built_in(0, ty),
+            not_null: false,
+            generated: false,
+            identity: false,
+            comment: None,
+        };
+        Self {
+            oid: 1,
+            namespace: "public".into(),
+            name: "t".into(),
+            kind: RelationKind::Table,
+            columns: columns.iter().enumerate().map(column).collect(),
+            primary_key: Vec::new(),
+            estimated_rows: None,
+            bytes: None,
+            comment: None,
+            partition_of: Vec::new(),
+            leaves: Vec::new(),
+            access: Access::Leaves,
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Opening sessions: hosts, TLS, authentication, session settings. One implementation for both clients.
 
-use super::startup;
+use super::startup::{self, Hold};
 use super::transport::{self, Encryption, Failure, Stream};
-use super::{tls, wire};
+use super::{pooler, tls, wire};
 use crate::error::{Error, Result, Retry};
 use futures::future::BoxFuture;
 use std::fmt;
@@ -19,7 +19,6 @@ use writers::Secret;
 
 pub use super::sqlstate::sql_error;
 use super::sqlstate::{checked, lost};
-pub use super::startup::settings;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,11 +89,12 @@ pub struct Session {
     /// The client.
     pub client: tokio_postgres::Client,
     version: u32,
-    ended: Arc<OnceLock<String>>,
+    pooled: bool,
+    ended: Arc<OnceLock<Error>>,
     task: JoinHandle<()>,
 }
 
-/// Opens a session for ordinary SQL.
+/// Opens a session for ordinary SQL. Behind a pooler it is one transaction, which begins here.
 pub async fn session(options: &ConnectOptions) -> Result<Session> {
     first_host(options, |options, host| Box::pin(open_session(options, host))).await
 }
@@ -113,9 +113,32 @@ impl Session {
     /// [`sql_error`], and where the connection is gone, why.
     pub fn error(&self, e: &tokio_postgres::Error) -> Error {
         match self.ended.get() {
-            Some(reason) if e.is_closed() => lost(&format!("the connection was lost: {reason}")),
+            Some(reason) if e.is_closed() => {
+                let error = lost(&format!("the connection was lost: {reason}"));
+                if let Some(code) = reason.code() { error.sqlstate(code) } else { error }
+            }
             _ => sql_error(e),
         }
+    }
+
+    /// Why the session is over, if it is.
+    pub fn ended(&self) -> Option<&Error> {
+        self.ended.get()
+    }
+
+    /// Runs statements that give no rows.
+    pub async fn execute(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(|e| self.error(&e))
+    }
+
+    /// The one row of a query. No statement is named: a pooler may not know the name when it comes back to it.
+    pub async fn row(&self, sql: &str) -> Result<tokio_postgres::Row> {
+        self.client.query_typed_one(sql, &[]).await.map_err(|e| self.error(&e))
+    }
+
+    /// Behind a pooler, ends the transaction that [`session`] has begun: the caller begins one of its own.
+    pub async fn leave_transaction(&self) -> Result<()> {
+        if self.pooled { self.execute("ROLLBACK").await } else { Ok(()) }
     }
 
     /// Says goodbye and waits until that is sent.
@@ -231,32 +254,36 @@ async fn attempt<T>(options: &ConnectOptions, host: &Host, encryption: Encryptio
 
 async fn open_wire(options: &ConnectOptions, host: &Host) -> Result<wire::Connection> {
     let mut connection = by_sslmode(options, host, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
-    connection.simple(&connection.settings(options, false)).await.map_err(|e| e.doing("set session parameters"))?;
-    if options.hosts.len() > 1 {
-        let rows = connection.simple(IN_RECOVERY).await?;
-        primary(rows.first().and_then(|row| row.first()).and_then(Option::as_deref))?;
-    }
+    let rows = connection.simple(&connection.settings(options, false)).await.map_err(|e| e.doing("set session parameters"))?;
+    let standby = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
+    primary(options, standby)?;
     Ok(connection)
 }
 
 async fn open_session(options: &ConnectOptions, host: &Host) -> Result<Session> {
-    let session = by_sslmode(options, host, |s, o, _| Box::pin(login_session(s, o))).await?;
-    let sql = settings(options, session.version, false, false);
-    checked(session.client.batch_execute(&sql).await).map_err(|e| e.doing("set session parameters"))?;
-    if options.hosts.len() > 1 {
-        let rows = checked(session.client.simple_query(IN_RECOVERY).await)?;
-        primary(rows.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        }))?;
+    let mut session = by_sslmode(options, host, |s, o, _| Box::pin(login_session(s, o))).await?;
+    let process = pooler::process_at_login(&session.client).await;
+    let sql = startup::settings(options, session.version, Hold::Session(process), false);
+    let answer = checked(session.client.simple_query(&sql).await).map_err(|e| e.doing("set session parameters"))?;
+    let row = answer.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    primary(options, row.and_then(|row| row.get(1)))?;
+    session.pooled = row.and_then(|row| row.get(0)) == Some("t");
+    if session.pooled {
+        pooler::tell();
+        session.execute("BEGIN READ ONLY").await.map_err(pooler::explain)?;
+        let sql = startup::settings(options, session.version, Hold::Transaction, false);
+        session.execute(&sql).await.map_err(|e| e.doing("set session parameters"))?;
     }
     Ok(session)
 }
 
-const IN_RECOVERY: &str = "SELECT pg_is_in_recovery()";
-
-fn primary(in_recovery: Option<&str>) -> Result<()> {
+/// With several hosts, only a primary will do.
+fn primary(options: &ConnectOptions, in_recovery: Option<&str>) -> Result<()> {
     match in_recovery {
+        _ if options.hosts.len() < 2 => Ok(()),
         Some("f") => Ok(()),
         _ => Err(Error::source_db("the server is a standby").hint("name a host that is a primary")),
     }
@@ -287,33 +314,36 @@ async fn login_session(stream: Stream, options: &ConnectOptions) -> Result<Sessi
                         let error = sql_error(&e);
                         tracing::debug!("a database session ended: {error}");
                         // Before the connection is dropped, which is when waiting queries learn of it.
-                        let _ = ended.set(error.to_string());
+                        let _ = ended.set(error);
                         break;
                     }
                 }
             }
         }
     });
-    Ok(Session { client, version, ended, task })
+    Ok(Session { client, version, pooled: false, ended, task })
 }
 
 /// Tells `tokio-postgres` that encryption has been taken care of.
-struct Established;
+pub(super) struct Established;
 
 /// Our stream, as `tokio-postgres` wants to see it.
-struct Carrier(Stream);
+pub(super) struct Carrier<S>(S);
 
-impl tokio_postgres::tls::TlsConnect<Stream> for Established {
-    type Stream = Carrier;
+impl<S> tokio_postgres::tls::TlsConnect<S> for Established
+where
+    Carrier<S>: tokio_postgres::tls::TlsStream + Unpin,
+{
+    type Stream = Carrier<S>;
     type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Carrier, Self::Error>>;
+    type Future = std::future::Ready<Result<Carrier<S>, Self::Error>>;
 
-    fn connect(self, stream: Stream) -> Self::Future {
+    fn connect(self, stream: S) -> Self::Future {
         std::future::ready(Ok(Carrier(stream)))
     }
 }
 
-impl tokio_postgres::tls::TlsStream for Carrier {
+impl tokio_postgres::tls::TlsStream for Carrier<Stream> {
     fn channel_binding(&self) -> tokio_postgres::tls::ChannelBinding {
         match self.0.certificate().and_then(tls::channel_binding) {
             Some(data) => tokio_postgres::tls::ChannelBinding::tls_server_end_point(data),
@@ -322,13 +352,13 @@ impl tokio_postgres::tls::TlsStream for Carrier {
     }
 }
 
-impl AsyncRead for Carrier {
+impl<S: AsyncRead + Unpin> AsyncRead for Carrier<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Carrier {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Carrier<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }

@@ -7,8 +7,8 @@
 
 use super::connect::{self, ConnectOptions, Session};
 use super::quote;
-use super::startup::settings;
-use crate::error::{Error, Result};
+use super::startup::{self, Hold};
+use crate::error::{Error, Result, Retry};
 use crate::state::progress::Moment;
 use std::time::{Duration, Instant};
 
@@ -45,10 +45,16 @@ impl Exported {
     pub async fn take(options: &ConnectOptions, relations: &Relations) -> Result<Self> {
         let session = connect::session(options).await?;
         let server_version = session.server_version();
-        let execute = async |sql: &str| session.client.batch_execute(sql).await.map_err(|e| session.error(&e));
+        // What may be refused is asked outside of a transaction, which a refusal would end.
+        session.leave_transaction().await?;
+        let execute = async |sql: &str| session.execute(sql).await;
         let mut moment = identify(&session).await?;
+        if moment.durable {
+            // Before the snapshot: replay goes on while it is taken, and it must not be thought newer than it is.
+            moment.lsn = session.row("SELECT coalesce(pg_last_wal_replay_lsn(), '0/0')::text").await?.get(0);
+        }
         let before = heaps(&session, &relations.others).await?;
-        execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", startup::limits(options))).await?;
         for tables in relations.tables.chunks(LOCKS_PER_STATEMENT) {
             let names: Vec<_> = tables.iter().map(|(namespace, name)| quote::qualified(namespace, name)).collect();
             execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))).await.map_err(explain_lock)?;
@@ -64,18 +70,18 @@ impl Exported {
             }
         }
         let position = match moment.durable {
-            true => "pg_last_wal_replay_lsn()",
-            false => "pg_current_wal_insert_lsn()",
+            true => quote::literal(&moment.lsn),
+            false => "pg_current_wal_insert_lsn()".to_owned(),
         };
         let query = format!(
             "SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()), {position}::text"
         );
-        let row = session.client.query_one(&query, &[]).await.map_err(|e| session.error(&e))?;
+        let row = session.row(&query).await?;
         let number = |index: usize| u64::try_from(row.get::<_, i64>(index)).map_err(|_| Error::source_db("a negative transaction id"));
         let name: String = row.get(0);
         (moment.xmin, moment.xmax, moment.lsn) = (number(1)?, number(2)?, row.get(3));
         // Behind a pooler, what was set for the session was set for another server connection.
-        execute(&settings(options, server_version, true, false)).await?;
+        execute(&startup::settings(options, server_version, Hold::Transaction, false)).await?;
         for (namespace, name, column) in &relations.others {
             let column = column.as_deref().map(quote::identifier).unwrap_or_default();
             execute(&format!("SELECT {column} FROM {} LIMIT 0", quote::qualified(namespace, name))).await.map_err(explain_lock)?;
@@ -89,10 +95,15 @@ impl Exported {
 
     /// Whether the session still lives: with it go the locks, and then a truncation could empty a table under its readers.
     pub async fn assert_alive(&self) -> Result<()> {
-        self.session.client.batch_execute("SELECT").await.map_err(|e| {
-            let reason = self.session.error(&e);
-            Error::source_db(format!("the session that holds the exported snapshot was lost: {reason}")).transient()
-        })
+        self.session.execute("SELECT").await.map_err(|reason| lost(&reason))
+    }
+
+    /// The reason of a failure: that this session is gone, where it is, because whatever follows from that is no reason.
+    pub fn cause(&self, error: Error) -> Error {
+        match self.session.ended() {
+            Some(reason) if error.retry() == Retry::Again => lost(reason),
+            _ => error,
+        }
     }
 
     /// The same without asking the server: false only when the connection is known to be gone.
@@ -106,22 +117,27 @@ impl Exported {
     }
 }
 
+fn lost(reason: &Error) -> Error {
+    let error = Error::source_db(format!("the session that holds the exported snapshot was lost: {reason}")).transient();
+    if let Some(code) = reason.code() { error.sqlstate(code) } else { error }
+}
+
 /// Which history the server writes; `durable` is set for a standby, which shows only what is on its disk.
-async fn identify(session: &Session) -> Result<Moment> {
-    let client = &session.client;
+pub(super) async fn identify(session: &Session) -> Result<Moment> {
     // Not every managed server lets everybody ask; an unknown system only means that staged chunks are not reused.
-    let system = match client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await {
+    let system = match session.row("SELECT system_identifier::text FROM pg_control_system()").await {
         Ok(row) => row.get::<_, String>(0),
         Err(_) => String::new(),
     };
     let query = "SELECT pg_is_in_recovery(), oid FROM pg_database WHERE datname = current_database()";
-    let row = client.query_one(query, &[]).await.map_err(|e| session.error(&e))?;
+    let row = session.row(query).await?;
     let (standby, database): (bool, u32) = (row.get(0), row.get(1));
     let timeline = match standby {
-        true => "SELECT timeline_id::bigint FROM pg_control_checkpoint()",
+        // Of the last restart point, and of the pages that are on disk.
+        true => "SELECT greatest(timeline_id, min_recovery_end_timeline)::bigint FROM pg_control_checkpoint(), pg_control_recovery()",
         false => "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint",
     };
-    let timeline = client.query_one(timeline, &[]).await.map_or(0, |row| row.get::<_, i64>(0));
+    let timeline = session.row(timeline).await.map_or(0, |row| row.get::<_, i64>(0));
     let timeline = u32::try_from(timeline).unwrap_or(0);
     Ok(Moment { system, timeline, database, xmin: 0, xmax: 0, lsn: String::new(), durable: standby })
 }
@@ -131,7 +147,7 @@ async fn heaps(session: &Session, relations: &[(String, String, Option<String>)]
     let mut found = Vec::with_capacity(relations.len());
     for (namespace, name, _) in relations {
         let query = format!("SELECT pg_relation_filenode({}::regclass)", quote::literal(&quote::qualified(namespace, name)));
-        found.push(session.client.query_one(&query, &[]).await.map_err(|e| session.error(&e))?.get(0));
+        found.push(session.row(&query).await?.get(0));
     }
     Ok(found)
 }
@@ -142,7 +158,7 @@ async fn flushed(session: &Session, lsn: &str) -> Result<bool> {
     let started = Instant::now();
     let query = format!("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn", quote::literal(lsn));
     loop {
-        let row = session.client.query_one(&query, &[]).await.map_err(|e| session.error(&e))?;
+        let row = session.row(&query).await?;
         if row.get(0) || started.elapsed() > FLUSH_WAIT {
             return Ok(row.get(0));
         }

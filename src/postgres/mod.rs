@@ -1,20 +1,21 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
-//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients. Our own client: `frame`
-//! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`decode`]. Reading: [`chunk`], [`exported`].
+//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `frame`
+//! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
 mod catalog_assembly;
 mod catalog_query;
 mod certificate;
-pub mod chunk;
 pub mod connect;
 pub mod copy;
 mod copy_line;
 pub mod decode;
 pub mod exported;
 mod frame;
+mod pooler;
 pub mod quote;
+pub mod replica;
 pub mod scope;
 mod sqlstate;
 pub(crate) mod startup;

@@ -20,18 +20,27 @@ use std::time::Duration;
 const TEXT_SETTINGS: [(&str, &str); 5] =
     [("DateStyle", "ISO"), ("IntervalStyle", "postgres"), ("TimeZone", "UTC"), ("extra_float_digits", "3"), ("bytea_output", "hex")];
 
-/// The query that gives a session of `version` (as 150018) its settings. With `local` it holds for the
-/// transaction it is sent in: behind a pooler that hands out servers per transaction, nothing else does. With `unchecked` text
-/// comes as it is stored, which a server without an encoding (SQL_ASCII) would else refuse to send where it is not UTF-8, and
-/// the error would not say which row it is in; who reads it has to look.
-pub fn settings(options: &ConnectOptions, version: u32, local: bool, unchecked: bool) -> String {
+/// How long settings hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// For the transaction that they are sent in.
+    Transaction,
+    /// For the session, when it is served by the process that was named at login. If not, there is a pooler between, and
+    /// for the query only: its server connections serve others after us.
+    Session(i32),
+}
+
+/// The query that gives a session of `version` (as 150018) its settings; its first two columns say whether there is a
+/// pooler, and whether the server is a standby. With `unchecked` text comes as it is stored, which a server without an encoding
+/// (SQL_ASCII) would else refuse to send where it is not UTF-8, and the error would not say which row it is in; who reads it
+/// has to look.
+pub fn settings(options: &ConnectOptions, version: u32, hold: Hold, unchecked: bool) -> String {
     let mut all: Vec<(&str, String)> = TEXT_SETTINGS.map(|(name, value)| (name, value.to_owned())).into();
     if unchecked {
         all.push(("client_encoding", "SQL_ASCII".to_owned()));
     }
-    let ms = |time: Duration| time.as_millis().min(i32::MAX as u128).to_string();
-    all.push(("statement_timeout", ms(options.statement_timeout)));
-    all.push(("lock_timeout", ms(options.lock_timeout)));
+    all.push(("statement_timeout", milliseconds(options.statement_timeout)));
+    all.push(("lock_timeout", milliseconds(options.lock_timeout)));
     // Idle sessions and long transactions are how a consistent copy is made.
     all.push(("idle_in_transaction_session_timeout", "0".to_owned()));
     if version >= 140_000 {
@@ -41,9 +50,23 @@ pub fn settings(options: &ConnectOptions, version: u32, local: bool, unchecked: 
         all.push(("transaction_timeout", "0".to_owned()));
     }
     all.extend(options.parameters.iter().filter(|(name, _)| !is_startup(name)).map(|(name, value)| (name.as_str(), value.clone())));
+    let (pooled, local) = match hold {
+        Hold::Transaction => ("NULL".to_owned(), "true".to_owned()),
+        Hold::Session(process) => (format!("pg_backend_pid() <> {process}"), format!("pg_backend_pid() <> {process}")),
+    };
     let calls: Vec<String> =
         all.iter().map(|(name, value)| format!("set_config({}, {}, {local})", quote::literal(name), quote::literal(value))).collect();
-    format!("SELECT {}", calls.join(", "))
+    format!("SELECT {pooled}, pg_is_in_recovery(), {}", calls.join(", "))
+}
+
+/// The limits alone, for a transaction that must not take its snapshot yet, which a query would do.
+pub fn limits(options: &ConnectOptions) -> String {
+    let (statement, lock) = (milliseconds(options.statement_timeout), milliseconds(options.lock_timeout));
+    format!("SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}")
+}
+
+fn milliseconds(time: Duration) -> String {
+    time.as_millis().min(i32::MAX as u128).to_string()
 }
 
 /// `options` is libpq's way to set what can only be set at start-up; it has no meaning later.

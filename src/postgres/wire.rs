@@ -7,7 +7,7 @@
 use super::connect::{ConnectOptions, Host, TlsOptions, within};
 use super::copy::CopyOut;
 use super::frame::{self, BUFFER_BYTES, Body, Buffer, Header, Report, garbage};
-use super::startup::{self, unexpected};
+use super::startup::{self, Hold, unexpected};
 use super::transport::{self, Encryption, Stream};
 use super::{connect, sqlstate};
 use crate::error::{Context, Error, Result};
@@ -115,9 +115,10 @@ impl Connection {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// The query that gives this session its settings, for the transaction only with `local`; see [`startup::settings`].
+    /// The query that gives this session its settings for the transaction, or until it ends; see [`startup::settings`].
     pub fn settings(&self, options: &ConnectOptions, local: bool) -> String {
-        startup::settings(options, self.server_version(), local, self.parameter("server_encoding") == Some("SQL_ASCII"))
+        let hold = if local { Hold::Transaction } else { Hold::Session(self.pid) };
+        startup::settings(options, self.server_version(), hold, self.parameter("server_encoding") == Some("SQL_ASCII"))
     }
 
     /// The server's version as a number, 150018 for 15.18; 0 if the server told none.

@@ -4,10 +4,12 @@
 //! OLake has no place for stands under the key `lakeward`. Entries of streams that this run does not touch are kept as
 //! they are. The destination's token is the truth; this file can be lost without losing a row, only time.
 
+pub mod cursor;
 pub mod file;
 pub mod progress;
 
 use crate::error::{Error, Result};
+use cursor::Cursor;
 use progress::Load;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,11 +65,14 @@ pub struct Ours {
     /// Loads that are not finished, by stream id (`namespace.name`).
     #[serde(default)]
     pub loads: BTreeMap<String, Load>,
+    /// How far incremental streams have been read, by stream id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cursors: BTreeMap<String, Cursor>,
 }
 
 impl Default for Ours {
     fn default() -> Self {
-        Self { version: VERSION, loads: BTreeMap::new() }
+        Self { version: VERSION, loads: BTreeMap::new(), cursors: BTreeMap::new() }
     }
 }
 
@@ -100,6 +105,32 @@ impl State {
 
     /// Sets OLake's list of chunks still to do; an empty list says that the table is loaded.
     pub fn set_chunks(&mut self, namespace: &str, name: &str, chunks: Vec<Value>) {
+        self.stream(namespace, name).insert("chunks".to_owned(), Value::Array(chunks));
+    }
+
+    /// Sets OLake's cursor value of a column; `None` removes it.
+    pub fn set_cursor(&mut self, namespace: &str, name: &str, column: &str, value: Option<Value>) {
+        let state = self.stream(namespace, name);
+        match value {
+            Some(value) => state.insert(column.to_owned(), value),
+            None => state.remove(column),
+        };
+    }
+
+    /// Removes OLake's cursor values.
+    pub fn forget_cursors(&mut self, namespace: &str, name: &str) {
+        self.stream(namespace, name).retain(|key, _| key == "chunks");
+    }
+
+    /// OLake's cursor value of a column, if the table has been loaded: an empty list of chunks says that.
+    pub fn olake_cursor(&self, namespace: &str, name: &str, column: &str) -> Option<&Value> {
+        let state = &self.streams.iter().find(|s| s.stream == name && s.namespace == namespace)?.state;
+        let loaded = state.get("chunks").and_then(Value::as_array).is_some_and(Vec::is_empty);
+        state.get(column).filter(|value| loaded && !value.is_null())
+    }
+
+    /// OLake's progress of a stream, begun if there is none.
+    fn stream(&mut self, namespace: &str, name: &str) -> &mut Map<String, Value> {
         let found = self.streams.iter().position(|s| s.stream == name && s.namespace == namespace);
         let index = found.unwrap_or_else(|| {
             self.streams.push(StreamState {
@@ -110,7 +141,7 @@ impl State {
             });
             self.streams.len() - 1
         });
-        self.streams[index].state.insert("chunks".to_owned(), Value::Array(chunks));
+        &mut self.streams[index].state
     }
 
     /// Takes one chunk off OLake's list of chunks still to do; the last one stays until the table is committed, because an
@@ -130,6 +161,7 @@ impl State {
         let id = format!("{namespace}.{name}");
         self.streams.retain(|s| !(s.stream == name && s.namespace == namespace));
         self.lakeward.loads.remove(&id);
+        self.lakeward.cursors.remove(&id);
         if let Some(Value::Array(ids)) = self.global.as_mut().and_then(|g| g.get_mut("streams")) {
             ids.retain(|found| found.as_str() != Some(&id));
         }

@@ -12,7 +12,8 @@
 //!
 //! [`verify_query`] asks the server for the two numbers; nothing is transferred again.
 
-use crate::postgres::quote;
+use super::cursor::Cursor;
+use crate::chunks::{Chunk, where_all};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,6 +73,12 @@ pub struct Load {
     pub attempt: u32,
     /// Chunks that are staged.
     pub chunks: Vec<StagedChunk>,
+    /// Chunks by key that are not staged: their bounds came from a sample, and cannot be found again. Chunks by pages are not here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Chunk>,
+    /// For an incremental stream: how far it has been read when this load is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
     /// Set when the load is committed and waits for the run's other tables: the chunks then say what was committed.
     #[serde(default)]
     pub committed: bool,
@@ -80,23 +87,14 @@ pub struct Load {
 /// A chunk that was read and staged.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct StagedChunk {
-    /// Schema of the heap.
-    pub namespace: String,
-    /// Heap (the table, or a leaf partition).
-    pub relation: String,
-    /// `pg_class.oid`.
-    pub oid: u32,
-    /// `pg_relation_filenode`.
-    pub filenode: u32,
-    /// First page.
-    pub from_page: u64,
-    /// Page after the last; absent means to the end of the heap.
-    pub to_page: Option<u64>,
+    /// What it covers.
+    #[serde(flatten)]
+    pub chunk: Chunk,
     /// Rows read.
     pub rows: u64,
     /// When it was read.
     pub read_at: Moment,
-    /// The destination's part.
+    /// The destination's part; chunks that were read into one part have it in common.
     pub part: Value,
 }
 
@@ -106,20 +104,12 @@ pub struct StagedChunk {
 /// `xmin` is a 32-bit id without its epoch; it is compared with the old snapshot's oldest open transaction modulo 2³²
 /// (manual, section "Transactions and Identifiers"). Ids below 3 are permanent. An old row whose id happens to fall into
 /// the window only makes the chunk be read again.
-pub fn verify_query(chunk: &StagedChunk, filter: Option<&str>) -> String {
-    let base = chunk.read_at.xmin % (1 << 32);
-    let mut conditions = vec![format!("ctid >= '({},0)'::tid", chunk.from_page)];
-    if let Some(to) = chunk.to_page {
-        conditions.push(format!("ctid < '({to},0)'::tid"));
-    }
-    if let Some(filter) = filter {
-        conditions.push(format!("({filter})"));
-    }
+pub fn verify_query(staged: &StagedChunk, filter: Option<&str>) -> String {
+    let base = staged.read_at.xmin % (1 << 32);
     format!(
-        "SELECT count(*), count(*) FILTER (WHERE xmin::text::bigint >= 3 AND (xmin::text::bigint - {base} + 4294967296) % 4294967296 < 2147483648) \
-         FROM ONLY {} WHERE {}",
-        quote::qualified(&chunk.namespace, &chunk.relation),
-        conditions.join(" AND ")
+        "SELECT count(*), count(*) FILTER (WHERE xmin::text::bigint >= 3 AND (xmin::text::bigint - {base} + 4294967296) % 4294967296 < 2147483648) {}{}",
+        staged.chunk.source(),
+        where_all(&staged.chunk.conditions(filter))
     )
 }
 

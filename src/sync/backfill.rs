@@ -1,6 +1,7 @@
 //! One chunk: COPY bytes in, Arrow batches out, cut by size and paid for from the memory pool.
 
 use super::meter::Meter;
+use super::pace::Pace;
 use super::plan::StreamPlan;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
@@ -26,6 +27,8 @@ pub struct BatchLimits {
     pub memory: Memory,
     /// A batch is cut when it holds this many bytes.
     pub batch_bytes: usize,
+    /// How fast rows may come.
+    pub pace: Pace,
 }
 
 /// Runs `sql` (a COPY … TO STDOUT in the plan's form) and sends its rows as batches. Returns the number of rows.
@@ -49,6 +52,7 @@ pub async fn read_chunk(
     let mut large = false;
     loop {
         let mut received: u64 = 0;
+        let before = decoder.rows();
         let event = copy
             .read(&mut |payload: &[u8]| {
                 received += payload.len() as u64;
@@ -58,6 +62,7 @@ pub async fn read_chunk(
             })
             .await?;
         meter.bytes_read.fetch_add(received, Relaxed);
+        limits.pace.spend((decoder.rows() - before) as u64, received).await;
         let (flush, next) = match event {
             Event::Data if !large && decoder.bytes() < limits.batch_bytes => continue,
             Event::Data => (true, Some(usual)),

@@ -9,13 +9,18 @@
 //! keeps what is provably the same in it (see [`crate::state::progress`]), so that at the end every table shows the
 //! instant of one snapshot. A failure of one table leaves the others alone and is reported at the end.
 
+pub mod advance;
 pub mod backfill;
+pub mod increment;
 pub mod keeper;
 pub mod meter;
+pub mod pace;
 pub mod plan;
 pub mod pool;
 pub mod resume;
+pub mod schedule;
 pub mod settle;
+pub mod split;
 
 use crate::config::selection::Chosen;
 use crate::error::{Error, Result, Retry};
@@ -23,13 +28,15 @@ use crate::memory::Memory;
 use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::{Exported, Relations};
-use crate::types::Wire;
+use crate::postgres::replica::{self, Replicas};
 use backfill::BatchLimits;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _};
 use keeper::Keeper;
 use meter::Meter;
-use plan::StreamPlan;
+use pace::Pace;
+use plan::{StreamPlan, Terms};
+use resume::Ground;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,12 +53,20 @@ pub struct Effort {
     pub readers: usize,
     /// Attempts after the first, when a failure is transient.
     pub retries: u32,
+    /// Standbys to read from.
+    pub replicas: Replicas,
     /// Whether a parent of plain inheritance is read with its children.
     pub collapse_partitions: bool,
     /// The pool of batches.
     pub memory: Memory,
+    /// How fast rows may come.
+    pub pace: Pace,
     /// A batch is cut at this size.
     pub batch_bytes: usize,
+    /// Rows of a chunk, if the source file says so.
+    pub chunk_rows: Option<u64>,
+    /// Size of a file that is neither dust nor a burden; 0 for a file from every chunk.
+    pub file_bytes: u64,
 }
 
 /// A stream of the run with its open table in the destination.
@@ -88,7 +103,7 @@ pub async fn plan_streams(
     chosen: Vec<Chosen>,
     collapse: bool,
     now: DateTime<Utc>,
-    wire: Wire,
+    terms: &Terms,
 ) -> Result<Vec<(StreamPlan, TableInfo)>> {
     let session = connect::session(options).await?;
     let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
@@ -96,15 +111,21 @@ pub async fn plan_streams(
     let labels = catalog::enum_labels(&session.client).await?;
     let mut plans = Vec::with_capacity(tables.len());
     for (chosen, table) in chosen.into_iter().zip(tables) {
-        let mut plan = plan::plan(chosen, &table, now, wire)?;
+        let mut plan = plan::plan(chosen, &table, now, terms)?;
         plan.fingerprint.push_str(&format!("|{}|{}", options.user, enum_labels(&table, &labels)));
-        if plan.filter.is_some() {
+        if plan.filter.is_some() || plan.key.is_some() || plan.cursor.is_some() {
             // A literal that the column's type does not take is found now, not after an hour of other tables.
             let probe = plan.probe(&table);
-            session.client.batch_execute(&probe).await.map_err(|e| session.error(&e).doing(format!("try the filter of {}", plan.id)))?;
+            session
+                .client
+                .batch_execute(&probe)
+                .await
+                .map_err(|e| session.error(&e).doing(format!("try the filter, chunk_column and cursor_field of {}", plan.id)))?;
         }
         plans.push((plan, table));
     }
+    // Gone before the next one comes: `max_threads` counts this session too.
+    session.close().await;
     Ok(plans)
 }
 
@@ -145,32 +166,43 @@ impl<D: Destination> Run<D> {
     }
 
     /// Loads every stream. Ends with an error when any stream failed; the others are committed nevertheless.
-    pub async fn full_refresh(&mut self) -> Result<()> {
+    pub async fn load(&mut self) -> Result<()> {
         let mut attempt = 0;
         loop {
             let outcome = self.attempt().await;
             self.keeper.flush()?;
             match outcome {
-                Err(error) if error.retry() == Retry::Again && attempt < self.effort.retries => {
+                Err(error) if error.retry() == Retry::Again && attempt < self.effort.retries.max(replica::attempts(&error)) => {
                     attempt += 1;
+                    let allowed = self.effort.retries.max(replica::attempts(&error));
                     let pause = Duration::from_secs(1 << attempt.min(6));
-                    tracing::warn!("{error}; attempt {attempt} of {} in {} s", self.effort.retries, pause.as_secs());
+                    tracing::warn!("{error}; attempt {attempt} of {allowed} in {} s", pause.as_secs());
                     tokio::time::sleep(pause).await;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(replica::advise(error)),
                 Ok(()) => return self.finish(),
             }
         }
     }
 
     async fn attempt(&mut self) -> Result<()> {
-        let exported = Exported::take(&self.options, &self.relations()).await?;
+        let options = replica::choose(&self.options, &self.effort.replicas).await?;
+        let exported = Exported::take(&options, &self.relations()).await?;
         tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
-        self.refresh(&exported).await?;
+        self.read(&options, &exported).await.map_err(|error| exported.cause(error))
+    }
+
+    async fn read(&mut self, options: &ConnectOptions, exported: &Exported) -> Result<()> {
+        self.refresh(exported).await?;
         let chunk_bytes = chunk_bytes(self.streams.iter().map(|s| &s.info), self.effort.readers);
-        let work = resume::prepare(&self.streams, &exported, &self.keeper, chunk_bytes).await?;
-        let limits = BatchLimits { memory: self.effort.memory.clone(), batch_bytes: self.effort.batch_bytes };
-        pool::run(&self.options, &exported, &self.streams, work, &limits, &self.keeper, self.effort.readers).await
+        let terms = split::Terms { server_version: exported.server_version, target_bytes: chunk_bytes, chunk_rows: self.effort.chunk_rows };
+        let incremental = self.streams.iter().any(|stream| stream.plan.cursor.is_some());
+        let quiet = incremental && advance::is_quiet(options, exported).await?;
+        let ground = Ground { exported, keeper: &self.keeper, terms, quiet };
+        let work = resume::prepare(&self.streams, ground).await?;
+        let Effort { memory, batch_bytes, pace, .. } = self.effort.clone();
+        let limits = BatchLimits { memory, batch_bytes, pace };
+        pool::run(options, exported, &self.streams, work, &limits, &self.keeper, &self.effort).await
     }
 
     fn relations(&self) -> Relations {

@@ -1,8 +1,11 @@
 //! What a chosen stream becomes: columns, expressions to select, Arrow schema, destination. Pure: values in, values out.
 
+use super::increment::CursorField;
+use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
 use crate::config::naming;
 use crate::config::selection::{self, Chosen};
+use crate::config::source::Incremental;
 use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{ColumnInfo, TableInfo};
@@ -29,8 +32,14 @@ pub struct StreamPlan {
     pub columns: Vec<ColumnPlan>,
     /// The expressions of the SELECT list, in the same order.
     pub select: Vec<String>,
+    /// The same for rows that an incremental run adds to those of the first: OLake's columns tell them apart.
+    pub select_added: Vec<String>,
     /// Condition pushed into every query.
     pub filter: Option<String>,
+    /// Key by whose values the table is to be cut, if the catalog file names one.
+    pub key: Option<Key>,
+    /// What tells new rows from old ones, if the stream is incremental.
+    pub cursor: Option<CursorField>,
     /// Columns in the destination.
     pub schema: SchemaRef,
     /// The table in the destination.
@@ -45,32 +54,50 @@ impl StreamPlan {
     /// A query of the stream's form that reads no row.
     pub fn probe(&self, table: &TableInfo) -> String {
         let filter = self.filter.as_deref().unwrap_or("true");
-        format!("SELECT {} FROM {} WHERE {filter} LIMIT 0", self.select.join(", "), quote::qualified(&table.namespace, &table.name))
+        let cursor = self.cursor.iter().flat_map(|field| &field.columns).map(|column| &column.name);
+        let order: Vec<_> = self.key.iter().flat_map(|key| &key.columns).chain(cursor).map(|name| quote::identifier(name)).collect();
+        let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
+        let from = quote::qualified(&table.namespace, &table.name);
+        format!("SELECT {} FROM {from} WHERE {filter}{order} LIMIT 0", self.select.join(", "))
     }
 }
 
-/// Plans a stream. `now` is the time of ingestion, one for the whole run; `wire` the form in which values are to come.
-pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire) -> Result<StreamPlan> {
-    let id = format!("{}.{}", table.namespace, table.name);
-    plan_stream(chosen, table, now, wire).map_err(|e| e.doing(format!("plan {id}")))
+/// What the source file says about reading every stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// The form in which values are to come.
+    pub wire: Wire,
+    /// How incremental streams are read.
+    pub incremental: Incremental,
 }
 
-fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire) -> Result<StreamPlan> {
+/// Plans a stream. `now` is the time of ingestion, one for the whole run.
+pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
+    let id = format!("{}.{}", table.namespace, table.name);
+    plan_stream(chosen, table, now, terms).map_err(|e| e.doing(format!("plan {id}")))
+}
+
+fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
+    let Terms { wire, incremental } = *terms;
     refuse_what_is_not_built(&chosen)?;
     let mut notes = Vec::new();
     let mut columns = Vec::new();
     let mut select = Vec::new();
-    let mut push = |column: &ColumnInfo, name: &str, wanted: &ColumnType, special: SpecialValues, expression: String| -> Result<()> {
-        let mut plan = types::plan_column(column, name, wanted, special)?;
-        plan.key = table.primary_key.contains(&column.name);
-        select.push(plan.select(wire).expression(&expression));
-        columns.push(plan);
-        Ok(())
-    };
+    let mut select_added = Vec::new();
+    let mut push =
+        |column: &ColumnInfo, name: &str, wanted: &ColumnType, special: SpecialValues, [first, added]: [&str; 2]| -> Result<()> {
+            let mut plan = types::plan_column(column, name, wanted, special)?;
+            plan.key = table.primary_key.contains(&column.name);
+            select.push(plan.select(wire).expression(first));
+            select_added.push(plan.select(wire).expression(added));
+            columns.push(plan);
+            Ok(())
+        };
     let chosen_columns = source_columns(&chosen, table, &mut notes)?;
     if chosen.metadata.normalization == Some(true) {
         for Planned { column, name, wanted, special } in &chosen_columns {
-            push(column, name, wanted, *special, quote::identifier(&column.name))?;
+            let expression = quote::identifier(&column.name);
+            push(column, name, wanted, *special, [&expression, &expression])?;
         }
     } else {
         let row: Vec<_> = chosen_columns.iter().map(|planned| quote::identifier(&planned.column.name)).collect();
@@ -78,14 +105,27 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire
             true => "'{}'::json".to_owned(),
             false => format!("row_to_json((SELECT row_of_stream FROM (SELECT {}) row_of_stream))", row.join(", ")),
         };
-        push(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error, json)?;
+        push(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error, [&json, &json])?;
     }
     for name in &chosen.olake_columns {
         let (column, wanted, expression) = olake_column(name, table, now)?;
-        push(&column, name, &wanted, SpecialValues::Error, expression)?;
+        let added = match name.as_str() {
+            "_op_type" => "'u'::text",
+            "_cdc_timestamp" => "NULL::timestamptz",
+            _ => &expression,
+        };
+        push(&column, name, &wanted, SpecialValues::Error, [&expression, added])?;
     }
     let schema = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
     let filter = selection::where_clause(&chosen, table)?;
+    let cursor = cursor(&chosen, table, incremental)?;
+    if let Some(field) = cursor.as_ref().filter(|field| !field.versions) {
+        notes.push(format!(
+            "its rows do not tell which transaction wrote them, so rows that are committed late, with a {} up to the greatest one read, are \
+             missed; incremental.lag_seconds in the source file reads rows again that far back",
+            field.text
+        ));
+    }
     let spec = TableSpec {
         database: chosen.destination_database.clone(),
         name: chosen.destination_table.clone(),
@@ -98,10 +138,13 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire
     let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
     Ok(StreamPlan {
         id: format!("{}.{}", table.namespace, table.name),
+        key: key(&chosen, table)?,
+        cursor,
         chosen,
         wire,
         columns,
         select,
+        select_added,
         filter,
         schema,
         spec,
@@ -111,13 +154,10 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, wire: Wire
 }
 
 fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
-    if chosen.sync_mode != SyncMode::FullRefresh {
-        return Err(Error::config(format!("sync_mode {:?} is not built in this version", chosen.stream.sync_mode))
-            .hint("set \"sync_mode\": \"full_refresh\" for this stream in streams.json, or take it out of selected_streams"));
-    }
-    if !chosen.metadata.chunk_column.is_empty() {
-        return Err(Error::config(format!("chunk_column {:?} is not built in this version", chosen.metadata.chunk_column))
-            .hint("remove chunk_column: tables are split by their physical pages, which needs no column"));
+    if matches!(chosen.sync_mode, SyncMode::Cdc | SyncMode::StrictCdc) {
+        return Err(Error::config(format!("sync_mode {:?} is not built in this version", chosen.stream.sync_mode)).hint(
+            "set \"sync_mode\": \"full_refresh\" or \"incremental\" for this stream in streams.json, or take it out of selected_streams",
+        ));
     }
     let per_column =
         [("column_types", chosen.metadata.column_types.is_empty()), ("special_values", chosen.metadata.special_values.is_empty())];
@@ -130,6 +170,28 @@ fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
         .hint(format!("set \"normalization\": true for this stream, or remove {key}")));
     }
     Ok(())
+}
+
+/// The cursor of an incremental stream.
+fn cursor(chosen: &Chosen, table: &TableInfo, incremental: Incremental) -> Result<Option<CursorField>> {
+    let Incremental { null_cursor, lag_seconds } = incremental;
+    let resolve = || CursorField::resolve(&chosen.stream.cursor_field, table, null_cursor, lag_seconds);
+    (chosen.sync_mode == SyncMode::Incremental).then(resolve).transpose()
+}
+
+/// The key that `chunk_column` names: a column, or several separated by commas.
+fn key(chosen: &Chosen, table: &TableInfo) -> Result<Option<Key>> {
+    let columns = chosen.metadata.chunk_columns(|name| table.columns.iter().any(|column| column.name == name));
+    let nullable = |name: &String| table.columns.iter().find(|column| column.name == *name).is_none_or(|column| !column.not_null);
+    match &columns[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(Key { nullable: nullable(one), columns })),
+        several => match several.iter().find(|name| nullable(name)) {
+            None => Ok(Some(Key { columns, nullable: false })),
+            Some(name) => Err(Error::config(format!("chunk_column {:?}: column {name:?} can be NULL", chosen.metadata.chunk_column))
+                .hint("of several columns each must be NOT NULL; name one column, or none: tables are split by their pages then")),
+        },
+    }
 }
 
 /// A source column, and what it becomes.

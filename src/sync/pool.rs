@@ -4,28 +4,30 @@
 //! every connection busy to the end. Tables whose last chunk is staged are settled together, while the readers go on: those that
 //! become complete during a settlement make up the next.
 
-use super::StreamRun;
+use super::advance::Aim;
 use super::backfill::{BatchLimits, read_chunk};
 use super::keeper::Keeper;
 use super::meter::Phase;
-use super::resume::{Work, olake_form, staged};
+use super::resume::{Work, staged};
+use super::schedule::{Board, Job};
 use super::settle::{Mark, Settlement, settle};
+use super::{Effort, StreamRun};
+use crate::chunks;
 use crate::error::{Error, Kind, Result, Retry};
-use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::Exported;
 use crate::postgres::quote;
 use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
+use arrow::array::RecordBatch;
 use futures::StreamExt;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::task::JoinSet;
-use writers::{Part, PartName, Stats, Table};
+use writers::{Commit, Part, Stats, Table};
 
 /// Batches between the decoder and the encoder. One: the decoder works on the next while the encoder works on this.
 const QUEUE: usize = 1;
@@ -39,27 +41,8 @@ struct Shared<T: Table> {
     moment: Moment,
     limits: BatchLimits,
     streams: Vec<Arc<StreamRun<T>>>,
+    aims: Vec<Aim>,
     board: Mutex<Board<T::Part>>,
-}
-
-/// What is left to do.
-struct Board<P> {
-    queue: VecDeque<Job>,
-    tables: Vec<Pending<P>>,
-}
-
-struct Pending<P> {
-    generation: String,
-    attempt: u32,
-    remaining: usize,
-    parts: Vec<P>,
-    failed: bool,
-}
-
-struct Job {
-    stream: usize,
-    sequence: u32,
-    chunk: Chunk,
 }
 
 /// Reads all chunks of `work` and settles every table.
@@ -67,21 +50,32 @@ pub async fn run<T: Table>(
     options: &ConnectOptions,
     exported: &Exported,
     streams: &[Arc<StreamRun<T>>],
-    work: Vec<Work<T::Part>>,
+    mut work: Vec<Work<T::Part>>,
     limits: &BatchLimits,
     keeper: &Keeper,
-    readers: usize,
+    effort: &Effort,
 ) -> Result<()> {
-    let (board, ready) = board(streams, work);
+    let mut aims = Vec::with_capacity(work.len());
+    let mut ready = Vec::new();
+    for (index, (work, stream)) in work.iter_mut().zip(streams).enumerate() {
+        aims.push(work.aim.clone());
+        match work.done.take() {
+            Some(stats) => stream.meter.committed(stats),
+            None if work.chunks.is_empty() => ready.push(index),
+            None => {}
+        }
+    }
+    let board = Board::new(work, effort.readers, effort.file_bytes);
     let shared = Arc::new(Shared {
         options: options.clone(),
         snapshot: exported.name.clone(),
         moment: exported.moment.clone(),
         limits: limits.clone(),
         streams: streams.to_vec(),
+        aims,
         board: Mutex::new(board),
     });
-    let readers = readers.min(shared.lock().queue.len());
+    let readers = effort.readers.min(shared.lock().chunks_left());
     // Scoped to this function: when it is dropped (a signal, a failure), the readers are aborted with the set.
     let mut tasks = JoinSet::new();
     let (done, mut finished) = tokio::sync::mpsc::channel(readers.max(1));
@@ -140,27 +134,6 @@ async fn drive<'a, T: Table>(
     }
 }
 
-/// The queue of all chunks, and the streams that have nothing left to read but are not settled.
-fn board<T: Table>(streams: &[Arc<StreamRun<T>>], work: Vec<Work<T::Part>>) -> (Board<T::Part>, Vec<usize>) {
-    let mut jobs = Vec::new();
-    let mut tables = Vec::new();
-    let mut ready = Vec::new();
-    for (stream, work) in work.into_iter().enumerate() {
-        if let Some(stats) = work.done {
-            streams[stream].meter.committed(stats);
-        } else if work.chunks.is_empty() {
-            ready.push(stream);
-        }
-        let remaining = work.chunks.len();
-        for (index, chunk) in (0..).zip(work.chunks) {
-            jobs.push(Job { stream, sequence: index, chunk });
-        }
-        tables.push(Pending { generation: work.generation, attempt: work.attempt, remaining, parts: work.kept, failed: false });
-    }
-    jobs.sort_by_key(|job| std::cmp::Reverse(job.chunk.estimated_bytes));
-    (Board { queue: jobs.into(), tables }, ready)
-}
-
 fn add(mut sum: Stats, more: Stats) -> Stats {
     sum += more;
     sum
@@ -170,36 +143,27 @@ impl<T: Table> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Board<T::Part>> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn next_job(&self) -> Option<(Job, String)> {
-        let mut board = self.lock();
-        while let Some(job) = board.queue.pop_front() {
-            let table = &board.tables[job.stream];
-            if !table.failed {
-                // Names of an earlier attempt are not used again: a late upload of it must not replace a file of this one.
-                let generation = format!("{}-{}", table.generation, table.attempt);
-                return Some((job, generation));
-            }
-        }
-        None
-    }
 }
 
-/// A chunk that has been staged.
+/// A job that has been staged.
 struct StagedJob<P> {
     job: Job,
     part: P,
-    rows: u64,
+    /// Rows of each piece.
+    rows: Vec<u64>,
 }
 
-async fn reader<T: Table>(shared: &Shared<T>, done: &tokio::sync::mpsc::Sender<StagedJob<T::Part>>) -> Result<()> {
+async fn reader<T: Table>(shared: &Shared<T>, done: &Sender<StagedJob<T::Part>>) -> Result<()> {
     let mut connection = None;
-    while let Some((job, generation)) = shared.next_job() {
+    loop {
+        // Not in the condition: the lock would be held through the body.
+        let next = shared.lock().next_job();
+        let Some(job) = next else { break };
         let stream = &shared.streams[job.stream];
         stream.meter.enter(Phase::Reading);
         let mut tries = 0;
         let outcome = loop {
-            match stage_chunk(shared, stream, &job, &generation, &mut connection).await {
+            match stage_job(shared, stream, &job, &mut connection).await {
                 Err(error) if error.retry() == Retry::Again && error.kind() == Kind::Source && tries < RECONNECTS => {
                     tries += 1;
                     tracing::warn!("{error}; connecting again ({tries} of {RECONNECTS})");
@@ -217,7 +181,7 @@ async fn reader<T: Table>(shared: &Shared<T>, done: &tokio::sync::mpsc::Sender<S
             }
             Err(error) if concerns_one_table(&error) => {
                 connection = None;
-                shared.lock().tables[job.stream].failed = true;
+                shared.lock().abandon(job.stream);
                 tracing::error!("{error}");
                 stream.meter.fail(error);
             }
@@ -236,50 +200,61 @@ fn concerns_one_table(error: &Error) -> bool {
     error.retry() == Retry::Never && matches!(error.kind(), Kind::Source | Kind::Schema | Kind::Config)
 }
 
-/// Reads one chunk into a staged part. On an error the connection is spent and is left out of `connection`.
-async fn stage_chunk<T: Table>(
+/// Reads a job into a staged part; gives the rows of each piece. On an error the connection is spent and is left out of `connection`.
+async fn stage_job<T: Table>(
     shared: &Shared<T>,
     stream: &StreamRun<T>,
     job: &Job,
-    generation: &str,
     connection: &mut Option<Connection>,
-) -> Result<(T::Part, u64)> {
+) -> Result<(T::Part, Vec<u64>)> {
     let mut open = match connection.take() {
         Some(open) => open,
         None => adopt_snapshot(shared).await?,
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
     let batches = futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) });
-    let name = PartName { generation: generation.to_owned(), sequence: job.sequence };
-    let staging = stream.table.lock().await.stage(name, batches.boxed());
-    let sql = chunk::query(&stream.plan.select, &job.chunk, stream.plan.filter.as_deref(), stream.plan.wire);
-    let what = || format!("read {} of {}", describe(&job.chunk), stream.plan.id);
+    let staging = stream.table.lock().await.stage(job.name.clone(), batches.boxed());
     let reading = async {
-        let outcome = read_chunk(&mut open, &sql, &stream.plan, &shared.limits, &stream.meter, &sender).await;
-        match outcome {
-            Ok(rows) => {
-                drop(sender);
-                Ok(rows)
-            }
-            Err(error) => {
-                // The writer must not take the end of the batches for the end of the chunk.
-                let _: Result<_, _> = sender.send(Err(Error::source_db("the chunk was not read to its end"))).await;
-                drop(sender);
-                Err(error.doing(what()))
-            }
+        let outcome = read_pieces(shared, stream, job, &mut open, &sender).await;
+        if outcome.is_err() {
+            // The writer must not take the end of the batches for the end of the job.
+            let _: Result<_, _> = sender.send(Err(Error::source_db("the chunk was not read to its end"))).await;
         }
+        drop(sender);
+        outcome
     };
     let (rows, part) = tokio::join!(reading, staging);
+    let what = |doing: &str| format!("{doing} {} of {}", job.describe(), stream.plan.id);
     let (rows, part) = match (rows, part) {
         (Err(reading), _) => return Err(reading),
-        (_, Err(writing)) => return Err(writing.doing(format!("stage {} of {}", describe(&job.chunk), stream.plan.id))),
+        (_, Err(writing)) => return Err(writing.doing(what("stage"))),
         (Ok(rows), Ok(part)) => (rows, part),
     };
-    if part.stats().rows != rows {
-        return Err(Error::bug(format!("{rows} rows were read and {} were staged", part.stats().rows)).doing(what()));
+    let read: u64 = rows.iter().sum();
+    if part.stats().rows != read {
+        return Err(Error::bug(format!("{read} rows were read and {} were staged", part.stats().rows)).doing(what("read")));
     }
     *connection = Some(open);
     Ok((part, rows))
+}
+
+async fn read_pieces<T: Table>(
+    shared: &Shared<T>,
+    stream: &StreamRun<T>,
+    job: &Job,
+    connection: &mut Connection,
+    batches: &Sender<Result<RecordBatch>>,
+) -> Result<Vec<u64>> {
+    let aim = &shared.aims[job.stream];
+    let plan = &stream.plan;
+    let select = if aim.how == Commit::Append { &plan.select_added } else { &plan.select };
+    let mut rows = Vec::with_capacity(job.pieces.len());
+    for piece in &job.pieces {
+        let sql = chunks::query(select, piece, aim.filter.as_deref(), plan.wire);
+        let read = read_chunk(connection, &sql, plan, &shared.limits, &stream.meter, batches).await;
+        rows.push(read.map_err(|e| e.doing(format!("read {} of {}", piece.describe(), plan.id)))?);
+    }
+    Ok(rows)
 }
 
 async fn adopt_snapshot<T: Table>(shared: &Shared<T>) -> Result<Connection> {
@@ -302,32 +277,30 @@ async fn adopt_snapshot<T: Table>(shared: &Shared<T>) -> Result<Connection> {
     Ok(connection)
 }
 
-fn describe(chunk: &Chunk) -> String {
-    match (chunk.from_page, chunk.to_page) {
-        (0, None) => "all pages".to_owned(),
-        (from, Some(to)) => format!("pages {from}..{to}"),
-        (from, None) => format!("pages {from}.."),
-    }
-}
-
-/// Records a staged chunk; returns its stream if that was the last one.
+/// Records a staged job; returns its stream if that was the last one.
 fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, exported: &Exported, keeper: &Keeper) -> Result<Option<usize>> {
-    let stream = &shared.streams[event.job.stream];
-    let record = staged(&stream.info, &event.job.chunk, event.rows, exported, &event.part)?;
-    tracing::debug!("{}: {} staged, {} rows", stream.plan.id, describe(&event.job.chunk), event.rows);
-    stream.meter.chunks_done.fetch_add(1, Relaxed);
-    let olake = olake_form(&event.job.chunk);
+    let StagedJob { job, part, rows } = event;
+    let stream = &shared.streams[job.stream];
+    let mut records = Vec::with_capacity(job.pieces.len());
+    for (piece, rows) in job.pieces.iter().zip(&rows) {
+        records.extend(staged(&stream.info, piece, *rows, exported, &part)?);
+    }
+    tracing::debug!("{}: {} staged, {} rows", stream.plan.id, job.describe(), rows.iter().sum::<u64>());
+    stream.meter.chunks_done.fetch_add(job.planned.len() as u64, Relaxed);
+    let replaces = shared.aims[job.stream].how == Commit::Replace;
     keeper.change(|state| {
-        if let (Some(load), Some(record)) = (state.lakeward.loads.get_mut(&stream.plan.id), record) {
-            load.chunks.push(record);
+        if let Some(load) = state.lakeward.loads.get_mut(&stream.plan.id) {
+            // A part that could not be checked later is read again as a whole.
+            if records.len() == job.pieces.len() {
+                load.chunks.extend(records);
+                load.left.retain(|chunk| !job.planned.contains(chunk));
+            }
         }
-        state.remove_chunk(&stream.info.namespace, &stream.info.name, &olake);
+        for chunk in job.planned.iter().filter(|_| replaces) {
+            state.remove_chunk(&stream.info.namespace, &stream.info.name, &chunk.olake_form());
+        }
     })?;
-    let mut board = shared.lock();
-    let table = &mut board.tables[event.job.stream];
-    table.parts.push(event.part);
-    table.remaining -= 1;
-    Ok((table.remaining == 0 && !table.failed).then_some(event.job.stream))
+    Ok(shared.lock().staged(&job, part).then_some(job.stream))
 }
 
 async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, exported: &Exported, keeper: &Keeper) -> Result<()> {
@@ -339,14 +312,10 @@ async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, expor
     for index in &indexes {
         let stream = &shared.streams[*index];
         stream.meter.enter(Phase::Committing);
-        let (parts, generation) = {
-            let mut board = shared.lock();
-            let table = &mut board.tables[*index];
-            (std::mem::take(&mut table.parts), table.generation.clone())
-        };
+        let (parts, generation) = shared.lock().take(*index);
         stats.push(parts.iter().fold(Stats::default(), |sum, part| add(sum, part.stats())));
         let mark = Mark { load: generation, lsn: shared.moment.lsn.clone() };
-        group.push(Settlement { id: &stream.plan.id, table: &stream.table, parts, mark });
+        group.push(Settlement { plan: &stream.plan, table: &stream.table, parts, how: shared.aims[*index].how, mark });
     }
     let outcomes = settle(group, keeper).await?;
     for ((index, stats), _) in indexes.into_iter().zip(stats).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {

@@ -1,49 +1,60 @@
 //! What is left to read: the plan of every table, less the chunks of an earlier run that still hold.
 
+use super::advance::{self, Aim};
 use super::keeper::Keeper;
-use super::settle::Mark;
-use super::{OPEN_AT_ONCE, StreamRun};
+use super::settle::{self, Mark};
+use super::{OPEN_AT_ONCE, StreamRun, split};
+use crate::chunks::{Chunk, pages};
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{Access, Leaf, TableInfo};
-use crate::postgres::chunk::{self, Chunk};
 use crate::postgres::connect;
 use crate::postgres::exported::Exported;
 use crate::state::progress::{Load, StagedChunk, gaps, verify_query};
 use futures::{StreamExt as _, TryStreamExt as _};
-use serde_json::{Value, json};
-use std::collections::HashMap;
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use uuid::Uuid;
-use writers::{Part, Stats, Table};
+use writers::{Commit, Part, Stats, Table};
 
 /// What one stream of an attempt has to do.
 #[derive(Debug)]
 pub struct Work<P> {
+    /// What is read, and what becomes of it.
+    pub aim: Aim,
     /// Names the load in the destination's staging area.
     pub generation: String,
     /// Which attempt at the load this is; part of the names of its parts.
     pub attempt: u32,
     /// Parts kept from before.
     pub kept: Vec<P>,
-    /// Chunks to read.
+    /// Chunks to read, neighbours beside each other.
     pub chunks: Vec<Chunk>,
     /// Everything is already committed and still true, and this is what it holds: nothing to do.
     pub done: Option<Stats>,
 }
 
+/// What the streams of an attempt have in common.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The instant.
+    pub exported: &'a Exported,
+    /// The state.
+    pub keeper: &'a Keeper,
+    /// How chunks are made.
+    pub terms: split::Terms,
+    /// See [`super::advance::is_quiet`].
+    pub quiet: bool,
+}
+
 /// Decides for every stream what to keep and what to read, and records the loads in the state.
-pub async fn prepare<T: Table>(
-    streams: &[Arc<StreamRun<T>>],
-    exported: &Exported,
-    keeper: &Keeper,
-    chunk_bytes: u64,
-) -> Result<Vec<Work<T::Part>>> {
+pub async fn prepare<T: Table>(streams: &[Arc<StreamRun<T>>], ground: Ground<'_>) -> Result<Vec<Work<T::Part>>> {
     // Looking at chunks of an earlier run takes turns on one session; beginning a load only waits for the destination.
-    let is_new = |stream: &&Arc<StreamRun<T>>| keeper.read(|state| !state.lakeward.loads.contains_key(&stream.plan.id));
+    let is_new = |stream: &&Arc<StreamRun<T>>| ground.keeper.read(|state| !state.lakeward.loads.contains_key(&stream.plan.id));
     let doing = |stream: &StreamRun<T>| format!("prepare {}", stream.plan.id);
     let begin = async |stream: &Arc<StreamRun<T>>| {
-        let work = start(stream, &mut *stream.table.lock().await, keeper, chunk_bytes, exported).await;
+        let work = start(stream, &mut *stream.table.lock().await, ground).await;
         work.map(|work| (stream.plan.id.clone(), work)).map_err(|e| e.doing(doing(stream)))
     };
     let mut begun: HashMap<String, Work<T::Part>> =
@@ -52,7 +63,7 @@ pub async fn prepare<T: Table>(
     for stream in streams {
         let work = match begun.remove(&stream.plan.id) {
             Some(work) => work,
-            None => prepare_stream(stream, exported, keeper, chunk_bytes).await.map_err(|e| e.doing(doing(stream)))?,
+            None => go_on(stream, ground).await.map_err(|e| e.doing(doing(stream)))?,
         };
         let meter = &stream.meter;
         meter.restart();
@@ -60,126 +71,152 @@ pub async fn prepare<T: Table>(
         meter.chunks_done.store(work.kept.len() as u64, Relaxed);
         meter.chunks_planned.store((work.kept.len() + work.chunks.len()) as u64, Relaxed);
         if work.done.is_some() || !work.kept.is_empty() {
-            tracing::info!("{}: {} chunks of an earlier run still hold, {} to read", stream.plan.id, work.kept.len(), work.chunks.len());
+            tracing::info!(
+                "{}: {} parts of an earlier run still hold, {} chunks to read",
+                stream.plan.id,
+                work.kept.len(),
+                work.chunks.len()
+            );
         }
         all.push(work);
     }
     Ok(all)
 }
 
-async fn prepare_stream<T: Table>(stream: &StreamRun<T>, exported: &Exported, keeper: &Keeper, chunk_bytes: u64) -> Result<Work<T::Part>> {
+/// Takes up the load that an earlier run or attempt has left.
+async fn go_on<T: Table>(stream: &StreamRun<T>, ground: Ground<'_>) -> Result<Work<T::Part>> {
+    let Ground { exported, keeper, .. } = ground;
     let mut table = stream.table.lock().await;
     let id = &stream.plan.id;
-    let mut load = keeper.read(|state| state.lakeward.loads.get(id).cloned());
-    if let Some(found) = &mut load {
-        // The token wins. A run may have committed these chunks and died before it could say so; or somebody else has
-        // replaced or removed the table since, or this is another destination, and then the chunks are of no use.
-        let committed = table.committed().and_then(Mark::read).is_some_and(|mark| mark.load == found.generation);
-        if found.committed && !committed {
-            tracing::info!("{id}: the destination does not have what the interrupted run committed; loading it from the start");
-            load = None;
-        } else {
-            found.committed = committed;
-        }
+    let Some(mut load) = keeper.read(|state| state.lakeward.loads.get(id).cloned()) else { return start(stream, &mut table, ground).await };
+    // The token wins. A run may have committed these chunks and died before it could say so; or somebody else has
+    // replaced or removed the table since, or this is another destination, and then the chunks are of no use.
+    let committed = table.committed().and_then(Mark::read).is_some_and(|mark| mark.load == load.generation);
+    if committed && load.cursor.is_some() {
+        keeper.commit(|state| settle::committed(state, &stream.plan, true))?;
+        return start(stream, &mut table, ground).await;
     }
-    if load.as_ref().is_some_and(|l| l.fingerprint != stream.plan.fingerprint) {
+    if load.committed && !committed {
+        tracing::info!("{id}: the destination does not have what the interrupted run committed; loading it from the start");
+        return start(stream, &mut table, ground).await;
+    }
+    let aim = advance::aim(stream, &*table, exported, keeper, ground.quiet).await?;
+    if load.fingerprint != fingerprint(stream, &aim) {
         tracing::info!("{id}: the table or its settings changed since the interrupted run; loading it from the start");
-        load = None;
+        return start(stream, &mut table, ground).await;
     }
-    let held = match &load {
-        Some(load) => still_true(stream, load, exported).await?,
-        None => Vec::new(),
-    };
-    if let Some(load) = &load
-        && load.committed
-    {
-        if held.len() == load.chunks.len() && covers_all(&stream.info, &held) {
+    let held = still_true(stream, &load, aim.filter.as_deref(), exported).await?;
+    if committed {
+        if held.len() == load.chunks.len() && covers_all(&stream.info, &load, &held) {
             table.adopt(Vec::new()).await?;
             let mut stats = Stats::default();
             for part in parts::<T::Part>(id, &held)? {
                 stats += part.stats();
             }
-            return Ok(Work { generation: load.generation.clone(), attempt: 0, kept: Vec::new(), chunks: Vec::new(), done: Some(stats) });
+            let (kept, chunks) = (Vec::new(), Vec::new());
+            return Ok(Work { aim, generation: load.generation, attempt: 0, kept, chunks, done: Some(stats) });
         }
         // Committed, but the table has changed since: it is loaded anew, so that all tables show one instant.
-        return start(stream, &mut table, keeper, chunk_bytes, exported).await;
+        return start(stream, &mut table, ground).await;
     }
-    let Some(mut load) = load else { return start(stream, &mut table, keeper, chunk_bytes, exported).await };
-    let adopted = table.adopt(parts(id, &held)?).await?;
-    let mut kept = Vec::new();
-    load.chunks.clear();
+    let remembered = parts::<T::Part>(id, &held)?;
+    let adopted: Vec<_> = table.adopt(remembered.clone()).await?.into_iter().flatten().collect();
+    let values = adopted.iter().map(value).collect::<Result<HashSet<_>>>()?;
+    let (kept, lost): (Vec<_>, Vec<_>) = load.chunks.into_iter().partition(|chunk| values.contains(&chunk.part.to_string()));
+    load.chunks = kept.into_iter().map(|chunk| StagedChunk { read_at: exported.moment.clone(), ..chunk }).collect();
     load.attempt += 1;
-    for (mut chunk, part) in held.into_iter().zip(adopted) {
-        if let Some(part) = part {
-            chunk.read_at = exported.moment.clone();
-            load.chunks.push(chunk);
-            kept.push(part);
-        }
-    }
-    let chunks = remaining(&stream.info, &load.chunks, exported, chunk_bytes);
+    load.cursor.clone_from(&aim.next);
+    let chunks = match remaining(stream, &mut load, lost, ground)? {
+        Some(chunks) => chunks,
+        None => return start(stream, &mut table, ground).await,
+    };
     let (generation, attempt) = (load.generation.clone(), load.attempt);
     keeper.commit(|state| {
-        // An empty list would tell OLake that the table is loaded; it is not before it is committed.
-        let left = match chunks.is_empty() {
-            true => vec![json!({"min": "'(0,0)'", "max": "'(4294967295,0)'"})],
-            false => chunks.iter().map(olake_form).collect(),
-        };
-        state.set_chunks(&stream.info.namespace, &stream.info.name, left);
+        if aim.how == Commit::Replace {
+            // An empty list would tell OLake that the table is loaded; it is not before it is committed.
+            let left = match chunks.is_empty() {
+                true => vec![json!({"min": "'(0,0)'", "max": "'(4294967295,0)'"})],
+                false => chunks.iter().map(Chunk::olake_form).collect(),
+            };
+            state.set_chunks(&stream.info.namespace, &stream.info.name, left);
+        }
         state.lakeward.loads.insert(id.clone(), load);
     })?;
-    Ok(Work { generation, attempt, kept, chunks, done: None })
+    Ok(Work { aim, generation, attempt, kept: adopted, chunks, done: None })
 }
 
+/// What a load's staged chunks are good for: a load of the same fingerprint.
+fn fingerprint<T: Table>(stream: &StreamRun<T>, aim: &Aim) -> String {
+    if aim.basis.is_empty() { stream.plan.fingerprint.clone() } else { format!("{}|{}", stream.plan.fingerprint, aim.basis) }
+}
+
+fn value<P: Part>(part: &P) -> Result<String> {
+    serde_json::to_value(part).map(|value| value.to_string()).map_err(|e| Error::bug(format!("serialise a part: {e}")))
+}
+
+/// The parts of staged chunks, each once.
 fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
     let read = |chunk: &StagedChunk| serde_json::from_value(chunk.part.clone());
-    chunks.iter().map(read).collect::<Result<_, _>>().map_err(|e| Error::state(format!("lakeward.loads.{id}: a staged part: {e}")))
+    let mut told = HashSet::new();
+    chunks
+        .iter()
+        .filter(|chunk| told.insert(chunk.part.to_string()))
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|e| Error::state(format!("lakeward.loads.{id}: a staged part: {e}")))
 }
 
 /// Begins a load: a new generation, everything staged earlier is removed.
-async fn start<T: Table>(
-    stream: &StreamRun<T>,
-    table: &mut T,
-    keeper: &Keeper,
-    chunk_bytes: u64,
-    exported: &Exported,
-) -> Result<Work<T::Part>> {
+async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Ground<'_>) -> Result<Work<T::Part>> {
+    let Ground { exported, keeper, .. } = ground;
+    let aim = advance::aim(stream, table, exported, keeper, ground.quiet).await?;
     table.adopt(Vec::new()).await?;
     let generation = Uuid::now_v7().simple().to_string();
-    let chunks = chunk::plan(&stream.info, exported.server_version, chunk_bytes);
+    let chunks = split::chunks(exported.client(), &stream.plan, &stream.info, &aim, ground.terms).await?;
     // Not saved at once: a load that is not known after a crash is only begun again.
     keeper.change(|state| {
         let load = Load {
             generation: generation.clone(),
-            fingerprint: stream.plan.fingerprint.clone(),
+            fingerprint: fingerprint(stream, &aim),
             attempt: 0,
             chunks: Vec::new(),
+            left: chunks.iter().filter(|chunk| chunk.keys.is_some()).cloned().collect(),
+            cursor: aim.next.clone(),
             committed: false,
         };
-        state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(olake_form).collect());
+        if aim.how == Commit::Replace {
+            state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(Chunk::olake_form).collect());
+        }
         state.lakeward.loads.insert(stream.plan.id.clone(), load);
     })?;
-    Ok(Work { generation, attempt: 0, kept: Vec::new(), chunks, done: None })
+    Ok(Work { aim, generation, attempt: 0, kept: Vec::new(), chunks, done: None })
 }
 
-/// The staged chunks whose rows are the same at the new snapshot.
-async fn still_true<T: Table>(stream: &StreamRun<T>, load: &Load, exported: &Exported) -> Result<Vec<StagedChunk>> {
+/// The staged chunks whose rows are the same at the new snapshot; of chunks that share a part all or none.
+async fn still_true<T: Table>(stream: &StreamRun<T>, load: &Load, filter: Option<&str>, exported: &Exported) -> Result<Vec<StagedChunk>> {
     let leaves: HashMap<u32, &Leaf> = stream.info.leaves.iter().map(|l| (l.oid, l)).collect();
-    let mut held = Vec::new();
-    for chunk in &load.chunks {
+    let mut spoilt = HashSet::new();
+    for staged in &load.chunks {
+        let part = staged.part.to_string();
+        let chunk = &staged.chunk;
         let same_heap = leaves
             .get(&chunk.oid)
             .is_some_and(|l| l.filenode == chunk.filenode && l.name == chunk.relation && l.namespace == chunk.namespace);
-        if same_heap && chunk.read_at.continues(&exported.moment) && unchanged(chunk, stream.plan.filter.as_deref(), exported).await? {
-            held.push(chunk.clone());
+        let holds = !spoilt.contains(&part)
+            && same_heap
+            && staged.read_at.continues(&exported.moment)
+            && unchanged(staged, filter, exported).await?;
+        if !holds {
+            spoilt.insert(part);
         }
     }
-    Ok(held)
+    Ok(load.chunks.iter().filter(|staged| !spoilt.contains(&staged.part.to_string())).cloned().collect())
 }
 
 async fn unchanged(chunk: &StagedChunk, filter: Option<&str>, exported: &Exported) -> Result<bool> {
     let sql = |e: tokio_postgres::Error| connect::sql_error(&e);
     exported.client().batch_execute("SAVEPOINT verify").await.map_err(sql)?;
-    match exported.client().query_one(&verify_query(chunk, filter), &[]).await {
+    match exported.client().query_typed_one(&verify_query(chunk, filter), &[]).await {
         Ok(row) => {
             exported.client().batch_execute("RELEASE verify").await.map_err(sql)?;
             let (rows, unseen): (i64, i64) = (row.get(0), row.get(1));
@@ -188,32 +225,54 @@ async fn unchanged(chunk: &StagedChunk, filter: Option<&str>, exported: &Exporte
         Err(error) => {
             // A chunk that cannot be checked is read again.
             exported.client().batch_execute("ROLLBACK TO verify").await.map_err(sql)?;
-            tracing::warn!("{}.{}: {}; the chunk is read again", chunk.namespace, chunk.relation, connect::sql_error(&error));
+            let Chunk { namespace, relation, .. } = &chunk.chunk;
+            tracing::warn!("{namespace}.{relation}: {}; the chunk is read again", connect::sql_error(&error));
             Ok(false)
         }
     }
 }
 
-fn covers_all(table: &TableInfo, chunks: &[StagedChunk]) -> bool {
-    !table.leaves.is_empty() && table.leaves.iter().all(|leaf| gaps(&covered(leaf, chunks)).is_empty())
+fn covers_all(table: &TableInfo, load: &Load, held: &[StagedChunk]) -> bool {
+    if held.iter().any(|staged| staged.chunk.keys.is_some()) {
+        return load.left.is_empty() && same_heaps(table, held.iter().map(|staged| &staged.chunk));
+    }
+    !table.leaves.is_empty() && table.leaves.iter().all(|leaf| gaps(&covered(leaf, held)).is_empty())
+}
+
+/// Whether `chunks` are of exactly the heaps that the table has.
+fn same_heaps<'c>(table: &TableInfo, chunks: impl Iterator<Item = &'c Chunk>) -> bool {
+    let planned: HashSet<u32> = chunks.map(|chunk| chunk.oid).collect();
+    planned == table.leaves.iter().map(|leaf| leaf.oid).collect()
 }
 
 fn covered(leaf: &Leaf, chunks: &[StagedChunk]) -> Vec<(u64, Option<u64>)> {
-    chunks.iter().filter(|c| c.oid == leaf.oid).map(|c| (c.from_page, c.to_page)).collect()
+    chunks.iter().map(|staged| &staged.chunk).filter(|c| c.oid == leaf.oid).map(|c| (c.from_page, c.to_page)).collect()
 }
 
-/// What the kept chunks leave uncovered, cut into chunks. Without kept chunks this is the ordinary plan.
-fn remaining(table: &TableInfo, kept: &[StagedChunk], exported: &Exported, chunk_bytes: u64) -> Vec<Chunk> {
-    if kept.is_empty() {
-        return chunk::plan(table, exported.server_version, chunk_bytes);
+/// What the kept chunks leave uncovered, cut into chunks; `None` to begin again. `lost` are staged chunks that are not kept.
+fn remaining<T: Table>(stream: &StreamRun<T>, load: &mut Load, lost: Vec<StagedChunk>, ground: Ground<'_>) -> Result<Option<Vec<Chunk>>> {
+    if load.chunks.is_empty() {
+        return Ok(None);
     }
-    let mut chunks = Vec::new();
-    for leaf in &table.leaves {
-        for (from, to) in gaps(&covered(leaf, kept)) {
-            chunks.extend(chunk::split(leaf, from, to, exported.server_version, chunk_bytes));
+    let table = &stream.info;
+    if load.chunks.iter().all(|staged| staged.chunk.keys.is_none()) {
+        let mut chunks = Vec::new();
+        for leaf in &table.leaves {
+            for (from, to) in gaps(&covered(leaf, &load.chunks)) {
+                chunks.extend(pages::split(leaf, from, to, ground.terms.server_version, ground.terms.of(table).target_bytes));
+            }
         }
+        return Ok(Some(chunks));
     }
-    chunks
+    load.left.extend(lost.into_iter().map(|staged| staged.chunk));
+    if !same_heaps(table, load.left.iter().chain(load.chunks.iter().map(|staged| &staged.chunk))) {
+        return Ok(None);
+    }
+    for chunk in &mut load.left {
+        // The heap may have been rewritten; what is read from now on is of the new one.
+        chunk.filenode = table.leaves.iter().find(|leaf| leaf.oid == chunk.oid).map_or(0, |leaf| leaf.filenode);
+    }
+    Ok(Some(load.left.clone()))
 }
 
 /// What a chunk that has just been staged looks like in the state.
@@ -225,21 +284,5 @@ pub fn staged<P: Part>(table: &TableInfo, chunk: &Chunk, rows: u64, exported: &E
         return Ok(None);
     }
     let part = serde_json::to_value(part).map_err(|e| Error::bug(format!("serialise a part: {e}")))?;
-    Ok(Some(StagedChunk {
-        namespace: chunk.namespace.clone(),
-        relation: chunk.relation.clone(),
-        oid: chunk.oid,
-        filenode: chunk.filenode,
-        from_page: chunk.from_page,
-        to_page: chunk.to_page,
-        rows,
-        read_at: exported.moment.clone(),
-        part,
-    }))
-}
-
-/// A chunk as OLake's state has it.
-pub fn olake_form(chunk: &Chunk) -> Value {
-    let (min, max) = chunk.olake_bounds();
-    json!({"min": min, "max": max})
+    Ok(Some(StagedChunk { chunk: chunk.clone(), rows, read_at: exported.moment.clone(), part }))
 }

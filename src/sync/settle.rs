@@ -9,12 +9,13 @@
 //! when, the commit holds; without that it would have to load the table again.
 
 use super::keeper::Keeper;
+use super::plan::StreamPlan;
 use crate::error::{Error, Result};
-use crate::state::progress::Load;
+use crate::state::State;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use writers::{Commit, Table, Token};
+use writers::{Commit, Part as _, Table, Token};
 
 /// Tables that are committed at the same time: a disk or an object store answers each request after some time, but many at once.
 const COMMITS_AT_ONCE: usize = 16;
@@ -22,7 +23,7 @@ const COMMITS_AT_ONCE: usize = 16;
 /// What our tokens say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
-    /// The load (see [`Load::generation`]).
+    /// The load (see [`crate::state::progress::Load`]).
     pub load: String,
     /// WAL position of the exported snapshot.
     pub lsn: String,
@@ -42,12 +43,14 @@ impl Mark {
 
 /// A load of one table that is staged to its end.
 pub struct Settlement<'a, T: Table> {
-    /// Name of the stream, as in the state.
-    pub id: &'a str,
+    /// The stream.
+    pub plan: &'a StreamPlan,
     /// Its table in the destination.
     pub table: &'a Mutex<T>,
     /// All parts of the load.
     pub parts: Vec<T::Part>,
+    /// What they do to the rows that are there.
+    pub how: Commit,
     /// What the token is to say.
     pub mark: Mark,
 }
@@ -57,18 +60,46 @@ pub struct Settlement<'a, T: Table> {
 /// group; what is committed is saved, whatever became of the others.
 pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) -> Result<Vec<Result<()>>> {
     keeper.flush()?;
-    let commit = async |settlement: Settlement<'_, T>| -> (String, Result<()>) {
-        let Settlement { id, table, parts, mark } = settlement;
-        let outcome = table.lock().await.commit(parts, mark.token(), Commit::Replace).await;
-        (id.to_owned(), outcome.map_err(|e| Error::from(e).doing(format!("commit {id}"))))
+    let plans: Vec<&StreamPlan> = group.iter().map(|settlement| settlement.plan).collect();
+    let commit = async |settlement: Settlement<'_, T>| -> Result<bool> {
+        let Settlement { plan, table, parts, how, mark } = settlement;
+        // Nothing new is no reason for a commit: every scheduled run would leave one.
+        if how == Commit::Append && parts.iter().all(|part| part.stats().rows == 0) {
+            return Ok(false);
+        }
+        let outcome = table.lock().await.commit(parts, mark.token(), how).await;
+        outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
     };
     let outcomes: Vec<_> = futures::stream::iter(group).map(commit).buffered(COMMITS_AT_ONCE).collect().await;
     keeper.commit(|state| {
-        for (id, _) in outcomes.iter().filter(|(_, outcome)| outcome.is_ok()) {
-            if let Some(Load { committed, .. }) = state.lakeward.loads.get_mut(id) {
-                *committed = true;
+        for (plan, outcome) in plans.iter().zip(&outcomes) {
+            if let Ok(written) = outcome {
+                committed(state, plan, *written);
             }
         }
     })?;
-    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
+    Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect())
+}
+
+/// Notes in the state that the load of a stream is committed (`written`: with a commit of the destination). An incremental stream has
+/// then been read as far as the load says; any other waits for the run's other tables.
+pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
+    let (id, stream) = (&plan.id, &plan.chosen.stream);
+    let Some(load) = state.lakeward.loads.get_mut(id) else { return };
+    load.committed = true;
+    let Some(mut cursor) = load.cursor.take() else {
+        // What an incremental run has read before is gone from the destination.
+        state.lakeward.cursors.remove(id);
+        state.forget_cursors(&stream.namespace, &stream.name);
+        return;
+    };
+    if written {
+        cursor.load.clone_from(&load.generation);
+    }
+    state.lakeward.loads.remove(id);
+    state.set_chunks(&stream.namespace, &stream.name, Vec::new());
+    for (column, value) in plan.cursor.iter().flat_map(|field| &field.columns).zip([cursor.shown.clone()]) {
+        state.set_cursor(&stream.namespace, &stream.name, &column.name, value);
+    }
+    state.lakeward.cursors.insert(id.clone(), cursor);
 }

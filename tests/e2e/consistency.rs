@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 const ACCOUNTS: u64 = 2000;
 
 /// Two tables of accounts and a ledger. Each transaction moves money from one table to the other and notes it.
-fn bank(label: &str, last_row_gated: bool) -> Database {
+pub fn bank(label: &str, last_row_gated: bool) -> Database {
     let database = Server::shared().database(label);
     database.sql(&format!(
         "CREATE TABLE a (id int PRIMARY KEY, balance bigint NOT NULL, v regdictionary);
@@ -25,7 +25,7 @@ fn bank(label: &str, last_row_gated: bool) -> Database {
 }
 
 /// Transfers that go on until the child is killed.
-fn transfers(database: &Database) -> Child {
+pub fn transfers(database: &Database) -> Child {
     let mut child = database.psql().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start psql");
     let loop_for_ever = format!(
         "DO $$ DECLARE x bigint; BEGIN FOR i IN 1..100000000 LOOP
@@ -41,7 +41,7 @@ fn transfers(database: &Database) -> Child {
 }
 
 /// Panics unless the three tables in the destination belong to the same instant. Gives the number of transfers seen.
-fn assert_one_instant(job: &Job) -> u64 {
+pub fn assert_one_instant(job: &Job) -> u64 {
     let one =
         |stream: &str, query: &str| duckdb(&job.files(stream), query)[0][0].to_string().trim_matches('"').parse::<i64>().expect("a number");
     let initial = i64::try_from(ACCOUNTS * 1000).expect("fits");

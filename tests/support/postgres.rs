@@ -5,28 +5,32 @@
 //! SQL goes through `psql`, so that what the tests know about the data does not come from the code under test.
 
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The server's keeper. It holds a pipe from the test process as standard input; the pipe closes when that process ends,
-/// even by `kill -9`, and then the keeper stops the server and removes its home.
+/// even by `kill -9`, and then the keeper stops the server and removes its home. Each line that comes before that crashes the server
+/// (what `pg_ctl stop -m immediate` does) and starts it again.
 const KEEPER: &str = r#"
 trap '' INT
 home=$1; bin=$2; port=$3
 cd "$home"
-"$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
+[ -n "$4" ] || "$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
+[ -z "$4" ] || { "$bin/pg_basebackup" -D data -h "$4" -p "$5" -U postgres -c fast -R >log 2>&1; chmod 700 data; }
 "$bin/postgres" -D data -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
     -c wal_level=logical -c max_replication_slots=20 -c max_wal_senders=20 -c max_connections=200 -c shared_buffers=128MB \
-    -c log_line_prefix='%d|' -c timezone=Asia/Kolkata >>log 2>&1 &
-server=$!
+    -c log_line_prefix='%d|' -c timezone=Asia/Kolkata -c max_standby_streaming_delay=0 >>log 2>&1 &
 read -r _
-kill -QUIT $server
-wait $server
+# Not the child of above, if a test has restarted the server.
+server=$(head -n 1 data/postmaster.pid) && kill -QUIT $server
+wait
+for _ in $(seq 100); do kill -0 $server 2>/dev/null || break; sleep 0.05; done
 cd /
 rm -rf "$home"
 "#;
@@ -62,6 +66,21 @@ impl Server {
 
     /// Starts the server whose programs are in `bin`.
     pub fn start(bin: &Path) -> Self {
+        Self::launch(bin, ["".as_ref(), "".as_ref()])
+    }
+
+    /// Starts a server of the newest version for one test alone, which may stop it.
+    pub fn own() -> Self {
+        Self::start(&installed().expect("no PostgreSQL server found: ./build.sh test installs one"))
+    }
+
+    /// Starts a streaming standby of this server, which cancels its readers at once where they are in the way of replay.
+    pub fn standby(&self) -> Self {
+        let bin = installed().expect("no PostgreSQL server found");
+        Self::launch(&bin, [self.home.as_ref(), self.port.to_string().as_ref()])
+    }
+
+    fn launch(bin: &Path, primary: [&OsStr; 2]) -> Self {
         // Not $TMPDIR: the path of a socket must be short, and the server's user must get there.
         let home = tempfile::Builder::new().prefix("lakeward-pg-").tempdir_in("/var/tmp").expect("make the server's home").keep();
         fs::write(home.join("password"), PASSWORD).expect("write the password file");
@@ -79,6 +98,7 @@ impl Server {
             .args(["-c", KEEPER, "keeper"])
             .args([&home, bin])
             .arg(port.to_string())
+            .args(primary)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LC_ALL", "C.UTF-8")
@@ -103,6 +123,33 @@ impl Server {
         }
     }
 
+    /// Runs `pg_ctl` with arguments such as `restart -m fast`, and waits.
+    #[track_caller]
+    pub fn control(&self, arguments: &str) {
+        let program = installed().expect("a server").join("pg_ctl");
+        let mut command = match unprivileged() {
+            Some((uid, gid)) => {
+                let mut command = Command::new("setpriv");
+                command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.args(arguments.split_whitespace()).arg("-D").arg(self.home.join("data")).arg("-l").arg(self.home.join("log"));
+        let status = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("run pg_ctl").success(), "pg_ctl {arguments}:\n{}", self.log());
+    }
+
+    /// The database of the same name on this server: a standby, or what became of one.
+    pub fn same(&self, database: &Database) -> Database {
+        self.at(&database.name)
+    }
+
+    /// Ends the server without a checkpoint or a word to anybody, and starts it again; comes back when it has recovered.
+    pub fn crash(&self) {
+        self.control("restart -m immediate");
+    }
+
     /// What the server wrote to its log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.home.join("log")).unwrap_or_default()).into_owned()
@@ -125,7 +172,8 @@ impl Server {
         self.at(&name)
     }
 
-    fn at(&self, name: &str) -> Database {
+    /// A database that is there.
+    pub fn at(&self, name: &str) -> Database {
         Database { home: self.home.clone(), port: self.port, name: name.to_owned() }
     }
 }
@@ -187,9 +235,9 @@ impl Database {
         command
     }
 
-    /// `source.json` for this database, through the socket.
+    /// `source.json` for this database, through the socket, with two readers.
     pub fn source(&self) -> Value {
-        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 2})
+        json!({"host": self.home, "port": self.port, "database": self.name, "username": "postgres", "max_threads": 3})
     }
 
     /// `source.json` for this database, through TCP with a password.
@@ -210,24 +258,60 @@ impl Database {
     /// A lock that stops any reader of a value of type `regdictionary` while it is held, because its output function looks the name up
     /// in the catalog of dictionaries. (Their binary form being a number, Lakeward reads such values as text.) NULL passes.
     pub fn gate(&self) -> Gate {
-        let mut holder = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start psql");
-        let mut input = holder.stdin.take().expect("psql has a standard input");
-        writeln!(input, "BEGIN; LOCK TABLE pg_catalog.pg_ts_dict IN ACCESS EXCLUSIVE MODE; SELECT 'closed';").expect("close the gate");
-        let mut output = BufReader::new(holder.stdout.take().expect("psql has a standard output"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("hear that the gate is closed");
-        assert_eq!(line.trim(), "closed");
+        let mut holder = self.session();
+        holder.sql("BEGIN; LOCK TABLE pg_catalog.pg_ts_dict IN ACCESS EXCLUSIVE MODE");
         // The lock has left a record in the WAL that nobody waits for; chunks of a snapshot after it would not count as safe on disk.
         self.sql("SELECT FROM pg_logical_emit_message(true, 'gate', 'closed')");
-        Gate { database: self.clone(), holder, input: Some(input) }
+        Gate { database: self.clone(), _holder: holder }
+    }
+
+    /// A session that stays open, for transactions that last.
+    pub fn session(&self) -> Session {
+        let mut child = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start psql");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("psql has a standard output"));
+        Session { child, input, output }
+    }
+}
+
+/// A session that stays open; what it has not committed is rolled back when it is dropped.
+pub struct Session {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// Runs SQL to its end and gives its output. A session that has ended by an error panics here.
+    #[track_caller]
+    pub fn sql(&mut self, sql: &str) -> String {
+        const END: &str = "\u{1}end";
+        let input = self.input.as_mut().expect("open");
+        writeln!(input, "{sql};\n\\echo {END}").expect("write to psql");
+        let mut text = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.output.read_line(&mut line).expect("read from psql");
+            assert_ne!(read, 0, "psql has ended in: {sql}");
+            if line.trim_end() == END {
+                return text;
+            }
+            text.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.child.wait().expect("wait for psql");
     }
 }
 
 /// A closed gate; see [`Database::gate`]. Opens when dropped.
 pub struct Gate {
     database: Database,
-    holder: Child,
-    input: Option<ChildStdin>,
+    _holder: Session,
 }
 
 impl Gate {
@@ -242,13 +326,6 @@ impl Gate {
 
     /// Lets readers pass.
     pub fn open(self) {}
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        drop(self.input.take());
-        self.holder.wait().expect("wait for the gate's keeper");
-    }
 }
 
 /// Directory of the programs of the newest server on this machine.

@@ -15,6 +15,8 @@ const MIB: f64 = 1_048_576.0;
 
 /// Size of a file when `max_file_size_mb` is absent or 0.
 const FILE_MB_DEFAULT: f64 = 512.0;
+/// Size of a file that readers like.
+const FILE_MB_WANTED: f64 = 256.0;
 
 /// Where Parquet files go and what they are like.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -87,6 +89,13 @@ impl ParquetConfig {
         let options =
             EncodeOptions { compression: self.codec()?, file_bytes_max: self.file_bytes_max(&place)?, ..EncodeOptions::default() };
         Ok((place, options))
+    }
+
+    /// The size that a file of a large table should have, below the one at which it is closed: what is left over beyond that would
+    /// be a file of its own.
+    pub fn file_bytes_wanted(&self) -> u64 {
+        let most = if self.max_file_size_mb > 0.0 { self.max_file_size_mb } else { FILE_MB_DEFAULT };
+        ((most * 0.75).min(FILE_MB_WANTED) * MIB) as u64
     }
 
     fn place(&self) -> Result<Place> {

@@ -134,6 +134,10 @@ impl Table for ParquetTable {
         self.ledger.committed()
     }
 
+    fn check_append(&self) -> Result<()> {
+        self.ledger.check_append(&self.schema, &self.label)
+    }
+
     fn stage<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<ParquetPart, E>> + Send + 'static + use<S, E>
     where
         S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,

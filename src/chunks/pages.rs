@@ -1,58 +1,20 @@
-//! How a table is split into chunks, and the query that reads one.
+//! Heaps cut into ranges of pages.
 //!
-//! Pure. A chunk is a range of heap pages. Within one exported snapshot a row version has one ctid, so the chunks of a table neither
-//! overlap nor leave a gap, however stale the sizes they were planned from: the first starts at page 0 and the last has no end. What
-//! breaks this is a rewrite of the heap (VACUUM FULL, CLUSTER, TRUNCATE) between two chunks; the locks of the run forbid it
-//! (`exported`), and [`Chunk::filenode`] tells a later run whether the heap is still the same.
+//! Pure. Within one exported snapshot a row version has one ctid, so ranges of pages neither overlap nor leave a gap. What breaks this
+//! is a rewrite of the heap (VACUUM FULL, CLUSTER, TRUNCATE) between two chunks; the locks of the run forbid it (`exported`), and
+//! [`Chunk::filenode`] tells a later run whether the heap is still the same.
 
-use super::catalog::{Access, Leaf, RelationKind, TableInfo};
-use crate::types::Wire;
-use postgres_protocol::escape::escape_identifier;
-use serde::{Deserialize, Serialize};
+use super::Chunk;
+use crate::postgres::catalog::{Access, Leaf, RelationKind, TableInfo};
 
 /// Range scans on ctid exist from PostgreSQL 14 on; before, each chunk would read the whole table.
-const TID_RANGE_SCAN: u32 = 140_000;
+pub const TID_RANGE_SCAN: u32 = 140_000;
 
 /// Less than this is not worth a query of its own. In bytes, not pages: a heap of few pages can have much TOAST.
 const CHUNK_BYTES_MIN: u64 = 128 * 1024;
 
 /// Chunks of one heap at most; beyond that they grow. Bounds the plan, whatever sizes the server reports.
 const CHUNKS_MAX: u64 = 65_536;
-
-/// The page after the last that a heap can have (`InvalidBlockNumber`); OLake's upper end of an open range.
-const PAGE_END: u64 = 4_294_967_295;
-
-/// A part of a relation that one query reads. Written to the state file: forms that were ever written must stay readable.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Chunk {
-    /// Schema of the relation that the query names.
-    pub namespace: String,
-    /// Relation that the query names: the table, a leaf of it, or the parent when `tree` is set.
-    pub relation: String,
-    /// `pg_class.oid` of that relation.
-    pub oid: u32,
-    /// `pg_relation_filenode` at the time of planning, 0 without storage: a heap that was rewritten since has other pages.
-    pub filenode: u32,
-    /// First page.
-    pub from_page: u64,
-    /// Page after the last; `None` means to the end.
-    pub to_page: Option<u64>,
-    /// Whether the query reads what lies beneath the relation too (partitions, children), rather than `ONLY` its own heap.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tree: bool,
-    /// The planner's estimate for this range.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub estimated_rows: Option<u64>,
-    /// Heap and TOAST bytes of this range; TOAST is taken to be spread evenly.
-    pub estimated_bytes: u64,
-}
-
-impl Chunk {
-    /// The ctid bounds as OLake writes them in its state, quotes included: `'(0,0)'`, `'(262144,0)'`.
-    pub fn olake_bounds(&self) -> (String, String) {
-        (format!("'({},0)'", self.from_page), format!("'({},0)'", self.to_page.unwrap_or(PAGE_END)))
-    }
-}
 
 /// The chunks of a table, in order. At least one, so that an empty table is read (and found empty) too.
 ///
@@ -66,20 +28,8 @@ pub fn plan(table: &TableInfo, server_version: u32, target_bytes: u64) -> Vec<Ch
         Access::Parent => foreign || server_version < TID_RANGE_SCAN,
         Access::Leaves => table.leaves.is_empty(),
     };
-    // Beneath a partitioned parent without partitions there is nothing, but ONLY would not see one that is added meanwhile.
-    let tree = table.access == Access::Parent || table.kind == RelationKind::Partitioned || table.leaves.len() > 1;
     if whole {
-        return vec![Chunk {
-            namespace: table.namespace.clone(),
-            relation: table.name.clone(),
-            oid: table.oid,
-            filenode: filenode(table),
-            from_page: 0,
-            to_page: None,
-            tree,
-            estimated_rows: table.estimated_rows,
-            estimated_bytes: table.bytes.unwrap_or(0),
-        }];
+        return vec![self::whole(table)];
     }
     if table.access == Access::Parent {
         let pages: Vec<u64> = table.leaves.iter().map(|leaf| leaf.pages).collect();
@@ -97,6 +47,24 @@ pub fn plan(table: &TableInfo, server_version: u32, target_bytes: u64) -> Vec<Ch
         );
     }
     chunks
+}
+
+/// The relation as one chunk.
+pub fn whole(table: &TableInfo) -> Chunk {
+    // Beneath a partitioned parent without partitions there is nothing, but ONLY would not see one that is added meanwhile.
+    let tree = table.access == Access::Parent || table.kind == RelationKind::Partitioned || table.leaves.len() > 1;
+    Chunk {
+        namespace: table.namespace.clone(),
+        relation: table.name.clone(),
+        oid: table.oid,
+        filenode: filenode(table),
+        from_page: 0,
+        to_page: None,
+        keys: None,
+        tree,
+        estimated_rows: table.estimated_rows,
+        estimated_bytes: table.bytes.unwrap_or(0),
+    }
 }
 
 /// The chunks of pages `from..to` of one heap (`None`: to its end), for what an earlier run has left unread.
@@ -130,6 +98,7 @@ impl Range {
             filenode,
             from_page: self.from,
             to_page: self.to,
+            keys: None,
             tree,
             estimated_rows: self.rows,
             estimated_bytes: self.bytes,
@@ -179,38 +148,6 @@ fn page_at(sorted: &[u64], wanted: u64) -> u64 {
         (page, before) = (*end, reach);
     }
     page
-}
-
-/// The condition on ctid that selects a chunk; `None` when it is the whole relation.
-pub fn predicate(chunk: &Chunk) -> Option<String> {
-    let from = (chunk.from_page > 0).then(|| format!("ctid >= '({},0)'::tid", chunk.from_page));
-    let to = chunk.to_page.map(|to| format!("ctid < '({to},0)'::tid"));
-    match (from, to) {
-        (Some(from), Some(to)) => Some(format!("{from} AND {to}")),
-        (one, other) => one.or(other),
-    }
-}
-
-/// The query that sends a chunk by COPY in the given form. `columns` are select expressions; none is allowed and gives rows
-/// without fields. `filter` is a condition in SQL.
-pub fn query(columns: &[String], chunk: &Chunk, filter: Option<&str>, wire: Wire) -> String {
-    let mut query = String::from("COPY (SELECT ");
-    if !columns.is_empty() {
-        query.push_str(&columns.join(", "));
-        query.push(' ');
-    }
-    query.push_str(if chunk.tree { "FROM " } else { "FROM ONLY " });
-    query.push_str(&format!("{}.{}", escape_identifier(&chunk.namespace), escape_identifier(&chunk.relation)));
-    let conditions: Vec<String> = predicate(chunk).into_iter().chain(filter.map(|filter| format!("({filter})"))).collect();
-    if !conditions.is_empty() {
-        query.push_str(" WHERE ");
-        query.push_str(&conditions.join(" AND "));
-    }
-    query.push_str(match wire {
-        Wire::Binary => ") TO STDOUT (FORMAT binary)",
-        Wire::Text => ") TO STDOUT (FORMAT text)",
-    });
-    query
 }
 
 #[cfg(test)]
@@ -316,9 +253,9 @@ mod tests {
     fn whole_where_ctid_does_not_help() {
         let whole = |kind, access, leaves, version| {
             let chunks = plan(&table(kind, access, leaves), version, PAGE);
-            chunks.into_iter().map(|chunk| (chunk.relation.clone(), chunk.tree, predicate(&chunk))).collect::<Vec<_>>()
+            chunks.into_iter().map(|chunk| (chunk.relation.clone(), chunk.tree, !chunk.conditions(None).is_empty())).collect::<Vec<_>>()
         };
-        let one = |name: &str, tree| vec![(name.to_owned(), tree, None)];
+        let one = |name: &str, tree| vec![(name.to_owned(), tree, false)];
         assert_eq!(whole(RelationKind::View, Access::Leaves, vec![], 150_000), one("t", false));
         assert_eq!(whole(RelationKind::Foreign, Access::Leaves, vec![], 150_000), one("t", false));
         assert_eq!(whole(RelationKind::Partitioned, Access::Leaves, vec![], 150_000), one("t", true));
@@ -349,52 +286,5 @@ mod tests {
         assert_eq!(chunks.iter().map(|chunk| chunk.estimated_bytes).sum::<u64>(), 600 * PAGE);
         let many = table(RelationKind::Partitioned, Access::Parent, (0..100).map(|_| leaf("a", 2)).collect());
         assert_eq!(ranges(&plan(&many, 150_000, PAGE)), [("t", 0, Some(1)), ("t", 1, None)]);
-    }
-
-    fn chunk(from_page: u64, to_page: Option<u64>) -> Chunk {
-        Chunk {
-            namespace: "My \"S\"".into(),
-            relation: "t".into(),
-            oid: 1,
-            filenode: 2,
-            from_page,
-            to_page,
-            tree: false,
-            estimated_rows: None,
-            estimated_bytes: 3,
-        }
-    }
-
-    #[test]
-    fn queries() {
-        let columns = ["\"a\"".to_owned(), "\"b\"::text".to_owned()];
-        for (columns, chunk, filter, expected) in [
-            (&columns[..], chunk(0, None), None, r#"SELECT "a", "b"::text FROM ONLY "My ""S"""."t""#),
-            (&columns[..1], chunk(0, Some(5)), None, r#"SELECT "a" FROM ONLY "My ""S"""."t" WHERE ctid < '(5,0)'::tid"#),
-            (
-                &columns[..1],
-                chunk(5, None),
-                Some("x OR y"),
-                r#"SELECT "a" FROM ONLY "My ""S"""."t" WHERE ctid >= '(5,0)'::tid AND (x OR y)"#,
-            ),
-            (&[], chunk(5, Some(9)), None, r#"SELECT FROM ONLY "My ""S"""."t" WHERE ctid >= '(5,0)'::tid AND ctid < '(9,0)'::tid"#),
-            (&[], Chunk { tree: true, ..chunk(0, None) }, Some("x"), r#"SELECT FROM "My ""S"""."t" WHERE (x)"#),
-        ] {
-            assert_eq!(query(columns, &chunk, filter, Wire::Binary), format!("COPY ({expected}) TO STDOUT (FORMAT binary)"));
-            assert_eq!(query(columns, &chunk, filter, Wire::Text), format!("COPY ({expected}) TO STDOUT (FORMAT text)"));
-        }
-    }
-
-    #[test]
-    fn olake_bounds() {
-        assert_eq!(chunk(0, Some(262_144)).olake_bounds(), ("'(0,0)'".into(), "'(262144,0)'".into()));
-        assert_eq!(chunk(262_144, None).olake_bounds(), ("'(262144,0)'".into(), "'(4294967295,0)'".into()));
-    }
-
-    #[test]
-    fn json_is_stable() {
-        let text = r#"{"namespace":"My \"S\"","relation":"t","oid":1,"filenode":2,"from_page":4,"to_page":null,"estimated_bytes":3}"#;
-        assert_eq!(serde_json::to_string(&chunk(4, None)).unwrap(), text);
-        assert_eq!(serde_json::from_str::<Chunk>(text).unwrap(), chunk(4, None));
     }
 }

@@ -1,0 +1,269 @@
+//! What a stream is to read now: everything, or what is new since the last run. Compares the state with the destination and asks the
+//! server what the next run will have to know.
+
+use super::StreamRun;
+use super::increment::{CursorField, comparable};
+use super::keeper::Keeper;
+use super::plan::StreamPlan;
+use super::settle::Mark;
+use crate::error::{Error, Result};
+use crate::postgres::catalog::TableInfo;
+use crate::postgres::connect::{self, ConnectOptions};
+use crate::postgres::exported::Exported;
+use crate::state::State;
+use crate::state::cursor::{Cursor, unsettled};
+use crate::state::progress::Moment;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use writers::{Commit, Table};
+
+/// More transactions than this in a cursor are worth a word: something has been open for long.
+const SEEN_MANY: usize = 100_000;
+
+/// What one load of a stream reads, and what becomes of it.
+#[derive(Clone, Debug)]
+pub struct Aim {
+    /// Whether the rows take the place of those in the destination.
+    pub how: Commit,
+    /// The condition of every query.
+    pub filter: Option<String>,
+    /// For an incremental stream: how far it has been read when the load is committed.
+    pub next: Option<Cursor>,
+    /// What the load is based on: chunks that were staged for another basis are of no use.
+    pub basis: String,
+}
+
+impl Aim {
+    /// Everything.
+    pub fn everything(filter: Option<String>) -> Self {
+        Self { how: Commit::Replace, filter, next: None, basis: String::new() }
+    }
+}
+
+/// Where the last run has left a stream.
+#[derive(Debug)]
+enum Last {
+    /// Nothing is known: a first run.
+    Never,
+    /// Our own word.
+    Ours(Box<Cursor>),
+    /// A value without a snapshot, from OLake's part of the state.
+    Value(String),
+}
+
+/// What `stream` is to read in the exported snapshot. `quiet` says that no transaction was open that could still write.
+///
+/// # Errors
+/// A state that contradicts the destination: appending would lose rows or double them.
+pub async fn aim<T: Table>(stream: &StreamRun<T>, table: &T, exported: &Exported, keeper: &Keeper, quiet: bool) -> Result<Aim> {
+    let plan = &stream.plan;
+    let Some(field) = &plan.cursor else { return Ok(Aim::everything(plan.filter.clone())) };
+    let last = keeper.read(|state| last(state, field, &stream.info));
+    if let Last::Ours(cursor) = &last {
+        agree(plan, cursor, table)?;
+    }
+    if !matches!(last, Last::Never) {
+        table.check_append().map_err(|e| Error::from(e).doing(format!("add to {}", plan.id)))?;
+    }
+    let mut aim = towards(plan, field, &stream.info, last, &exported.moment, exported.server_version);
+    aim.next = Some(next(plan, field, &stream.info, exported, &aim, quiet).await?);
+    Ok(aim)
+}
+
+/// The same for looking only: what would be read by a run at `now`.
+pub fn outlook(plan: &StreamPlan, info: &TableInfo, state: &State, now: &Moment, server_version: u32) -> Aim {
+    match &plan.cursor {
+        Some(field) => towards(plan, field, info, last(state, field, info), now, server_version),
+        None => Aim::everything(plan.filter.clone()),
+    }
+}
+
+fn last(state: &State, field: &CursorField, info: &TableInfo) -> Last {
+    let column = field.columns.first().map_or("", |column| column.name.as_str());
+    let olake = state.olake_cursor(&info.namespace, &info.name, column);
+    let ours = state.lakeward.cursors.get(&format!("{}.{}", info.namespace, info.name)).filter(|ours| ours.field == field.text);
+    match (ours, olake) {
+        // If OLake has gone on since, its word is the newer one.
+        (Some(ours), olake) if olake.is_none() || olake == ours.shown.as_ref() => Last::Ours(Box::new(ours.clone())),
+        (_, Some(Value::String(text))) => Last::Value(text.clone()),
+        (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => Last::Value(value.to_string()),
+        _ => Last::Never,
+    }
+}
+
+/// The destination must hold what the state says was written last.
+fn agree<T: Table>(plan: &StreamPlan, cursor: &Cursor, table: &T) -> Result<()> {
+    let found = table.committed().map(|token| Mark::read(token).map_or_else(|| token.0.clone(), |mark| mark.load));
+    if found.as_deref() == Some(&cursor.load) || cursor.load.is_empty() {
+        return Ok(());
+    }
+    let found = found.map_or_else(|| "it has no commit of this table".to_owned(), |load| format!("its last commit is load {load}"));
+    Err(Error::state(format!(
+        "{}: the state file says that load {} was committed last, but in the destination {found}: adding to it would lose rows or double them",
+        plan.id, cursor.load
+    ))
+    .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream, then sync"))
+}
+
+fn towards(plan: &StreamPlan, field: &CursorField, info: &TableInfo, last: Last, now: &Moment, server_version: u32) -> Aim {
+    let filtered = |condition: Option<String>| match (&plan.filter, condition) {
+        (Some(filter), Some(condition)) => Some(format!("({filter}) AND ({condition})")),
+        (filter, condition) => condition.or_else(|| filter.clone()),
+    };
+    let (cursor, late) = match last {
+        Last::Never => {
+            return Aim { how: Commit::Replace, filter: filtered(field.first_run()), next: None, basis: format!("first {}", field.text) };
+        }
+        Last::Ours(cursor) => {
+            let late = match comparable(&cursor, now, info) {
+                _ if !field.versions => None,
+                Ok(()) => Some(cursor.late(now)),
+                Err(reason) => {
+                    tracing::warn!(
+                        "{}: {reason}; rows committed after the last run with a {} up to {} cannot be told from those already read, and are \
+                         not read. If there can be such rows, clear the table (clear-destination) and sync it anew",
+                        plan.id,
+                        field.text,
+                        cursor.values.first().and_then(Option::as_deref).unwrap_or("NULL"),
+                    );
+                    None
+                }
+            };
+            (*cursor, late)
+        }
+        Last::Value(value) => {
+            tracing::info!("{}: going on from {} = {value}, as OLake left it", plan.id, field.text);
+            let nothing = Moment { system: String::new(), timeline: 0, database: 0, xmin: 0, xmax: 0, lsn: String::new(), durable: false };
+            let values = std::iter::once(Some(value)).chain(field.columns.iter().skip(1).map(|_| None)).collect();
+            let field = field.text.clone();
+            (
+                Cursor {
+                    field,
+                    values,
+                    shown: None,
+                    load: String::new(),
+                    read_at: nothing,
+                    quiet: true,
+                    seen: Vec::new(),
+                    heaps: BTreeMap::new(),
+                },
+                None,
+            )
+        }
+    };
+    let condition = field.since(&cursor, late.as_deref(), server_version);
+    let basis = format!("since {} {} {:?}", cursor.load, cursor.read_at.lsn, cursor.values);
+    // For now the new cursor is the old one: the greatest values are asked for above it.
+    Aim { how: Commit::Append, filter: filtered(Some(condition)), next: Some(cursor), basis }
+}
+
+/// How far the stream has been read when `aim` is reached.
+async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported: &Exported, aim: &Aim, quiet: bool) -> Result<Cursor> {
+    let client = exported.client();
+    let explain = |e: tokio_postgres::Error| connect::sql_error(&e).doing(format!("look at the cursor of {}", plan.id));
+    let whole = crate::chunks::pages::whole(info);
+    let last = aim.next.as_ref();
+    let row = client.query_typed_one(&field.greatest(&whole.source(), plan.filter.as_deref(), last), &[]).await.map_err(explain)?;
+    let values = (0..field.columns.len()).map(|at| row.get::<_, Option<String>>(at).or_else(|| last?.values.get(at)?.clone()));
+    let values: Vec<Option<String>> = values.collect();
+    let primary = field.columns.first().map_or("", |column| column.name.as_str());
+
+    let mut seen = Vec::new();
+    if let Some(unsettled) = unsettled(&exported.moment).filter(|_| field.versions) {
+        let filter = aim.filter.as_ref().map(|filter| format!("({filter}) AND ")).unwrap_or_default();
+        let query = format!("SELECT DISTINCT xmin::text::bigint {} WHERE {filter}{unsettled}", whole.source());
+        for row in client.query_typed(&query, &[]).await.map_err(explain)? {
+            seen.push(u32::try_from(row.get::<_, i64>(0)).map_err(|_| Error::source_db("a transaction id of more than 32 bits"))?);
+        }
+        seen.extend(last.into_iter().flat_map(|last| last.still_unsettled(&exported.moment)));
+        seen.sort_unstable();
+        seen.dedup();
+        if seen.len() > SEEN_MANY {
+            tracing::warn!(
+                "{}: a transaction has been open for {} others of this table; the state file remembers them",
+                plan.id,
+                seen.len()
+            );
+        }
+    }
+    Ok(Cursor {
+        field: field.text.clone(),
+        shown: olake_value(values.first().and_then(Option::as_deref), info, primary),
+        values,
+        // The load's name is put in when it is committed.
+        load: last.map(|last| last.load.clone()).unwrap_or_default(),
+        read_at: exported.moment.clone(),
+        quiet: quiet && seen.is_empty(),
+        seen,
+        heaps: info.leaves.iter().map(|leaf| (leaf.oid, leaf.filenode)).collect(),
+    })
+}
+
+/// A cursor value as OLake writes it: times in UTC with nine digits, numbers as JSON numbers where these are exact, else text.
+fn olake_value(value: Option<&str>, info: &TableInfo, column: &str) -> Option<Value> {
+    const FORMAT: &str = "%Y-%m-%d %H:%M:%S%.f";
+    let text = value?;
+    let ty = info.columns.iter().find(|found| found.name == column).map_or("", |found| found.ty.name.as_str());
+    let nanoseconds = |time: NaiveDateTime| time.and_utc().to_rfc3339_opts(SecondsFormat::Nanos, true);
+    let time = match ty {
+        "timestamp" => NaiveDateTime::parse_from_str(text, FORMAT).ok().map(nanoseconds),
+        "timestamptz" => DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").ok().map(|time| nanoseconds(time.naive_utc())),
+        "date" => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(nanoseconds),
+        "int2" | "int4" | "int8" => return text.parse::<i64>().ok().map(Value::from),
+        _ => None,
+    };
+    Some(Value::from(time.unwrap_or_else(|| text.to_owned())))
+}
+
+/// Whether no transaction of this database that could still write was open when the snapshot was taken.
+///
+/// Other transactions show as locks on their virtual ids. One that has begun before the snapshot and ended before the look at the
+/// locks is found out by the transaction id that it took: the next free one is then no longer the snapshot's.
+pub async fn is_quiet(options: &ConnectOptions, exported: &Exported) -> Result<bool> {
+    let Moment { xmin, xmax, database, .. } = exported.moment;
+    if xmin != xmax {
+        return Ok(false);
+    }
+    let holder =
+        exported.client().query_typed_one("SELECT pg_backend_pid(), pg_is_in_recovery()", &[]).await.map_err(|e| connect::sql_error(&e))?;
+    let (holder, standby): (i32, bool) = (holder.get(0), holder.get(1));
+    if standby {
+        // What is open on the primary cannot be seen from here.
+        return Ok(false);
+    }
+    let session = connect::session(options).await?;
+    let others = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'virtualxid' AND a.datid = {database} AND l.pid NOT IN (pg_backend_pid(), {holder}))"
+    );
+    let others: bool = session.row(&others).await?.get(0);
+    let next = session.row("SELECT txid_snapshot_xmax(txid_current_snapshot())").await?;
+    let quiet = !others && u64::try_from(next.get::<_, i64>(0)) == Ok(xmax);
+    session.close().await;
+    Ok(quiet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_in_olakes_form() {
+        let info = |ty: &str| TableInfo::of_columns(&[("c", ty)]);
+        for (ty, text, expected) in [
+            ("int8", "9007199254740993", json!(9_007_199_254_740_993_i64)),
+            ("timestamptz", "2024-01-01 12:00:00.123456+00", json!("2024-01-01T12:00:00.123456000Z")),
+            ("timestamptz", "2024-01-01 12:00:00+05:30", json!("2024-01-01T06:30:00.000000000Z")),
+            ("timestamp", "2024-01-01 00:00:00", json!("2024-01-01T00:00:00.000000000Z")),
+            ("date", "2024-02-29", json!("2024-02-29T00:00:00.000000000Z")),
+            ("date", "0044-03-15 BC", json!("0044-03-15 BC")),
+            ("numeric", "12345678901234567890.5", json!("12345678901234567890.5")),
+            ("text", "é", json!("é")),
+        ] {
+            assert_eq!(olake_value(Some(text), &info(ty), "c"), Some(expected), "{ty} {text}");
+        }
+        assert_eq!(olake_value(None, &info("int8"), "c"), None);
+    }
+}
