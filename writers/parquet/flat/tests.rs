@@ -71,6 +71,8 @@ fn columns() -> Vec<(String, ArrayRef)> {
             ("decimal18", decimal(18, 1_000_000_000_000_000_000, |row| noise(row, 6))),
             ("decimal30", decimal(30, 1_000_000_000_000_000_000_000_000_000_000, |row| noise(row, 7))),
             ("text", Arc::new(StringArray::from_iter(text(|row| noise(row, 8))))),
+            // Their first eight bytes do not tell them apart.
+            ("paths", Arc::new(StringArray::from_iter(random.clone().map(|v| v.map(|v| format!("/one/way/{v}")))))),
             ("words", Arc::new(StringArray::from_iter(text(turns)))),
             ("bytes", Arc::new(BinaryArray::from_iter(random.clone().map(|v| v.map(|v| v.to_be_bytes().repeat(v as usize % 20)))))),
             ("uuid", {
