@@ -26,6 +26,8 @@ mod keys;
 mod majors;
 #[path = "e2e/memory.rs"]
 mod memory;
+#[path = "e2e/network.rs"]
+mod network;
 #[path = "e2e/object_store.rs"]
 mod object_store;
 #[path = "e2e/oracle.rs"]
