@@ -21,7 +21,7 @@ use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -107,6 +107,7 @@ async fn drive<'a, T: Table>(
     exported: &'a Exported,
     keeper: &'a Keeper,
 ) -> Result<()> {
+    let mut watch = pin!(exported.watch());
     loop {
         if settling.is_none() && !complete.is_empty() {
             *settling = Some(Box::pin(settle_streams(shared, std::mem::take(&mut complete), exported, keeper)));
@@ -117,6 +118,7 @@ async fn drive<'a, T: Table>(
                 *settling = None;
                 outcome?;
             }
+            reason = &mut watch, if !tasks.is_empty() => return Err(reason),
             Some(event) = finished.recv() => complete.extend(on_staged(shared, event, exported, keeper)?),
             joined = tasks.join_next(), if !tasks.is_empty() => match joined {
                 Some(Ok(outcome)) => outcome?,
@@ -125,9 +127,6 @@ async fn drive<'a, T: Table>(
             },
             () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() => {
                 keeper.flush()?;
-                if !exported.seems_alive() {
-                    exported.assert_alive().await?;
-                }
             }
             else => return Ok(()),
         }
