@@ -112,8 +112,9 @@ pub fn prepare_allocator(limit: u64) {
     #[expect(unsafe_code, reason = "mallopt(3) has no safe form; it is called before there is another thread")]
     // SAFETY: both parameters are documented in mallopt(3); the values are sizes in bytes.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, if limit < ROOMY { 1 << 20 } else { 32 << 20 });
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
+        let (mapped, kept) = if limit < ROOMY { (1 << 20, 8 << 20) } else { (32 << 20, 32 << 20) };
+        libc::mallopt(libc::M_MMAP_THRESHOLD, mapped);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, kept);
     }
 }
 

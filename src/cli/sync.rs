@@ -37,9 +37,10 @@ const READER_BYTES: usize = 2 << 20;
 /// Least memory that a reader with its encoder can work in.
 const READER_MIN: usize = 12 << 20;
 
-/// Sizes of a batch: large enough for the work per batch to vanish, small enough to stay in a processor's cache by columns.
+/// Sizes of a batch: large enough for the work per batch to vanish, small enough to stay in a processor's cache by columns,
+/// and for the allocator to give the same buffers out again: larger ones come as fresh pages, which the kernel has to clear.
 const BATCH_MIN: usize = 256 << 10;
-const BATCH_MAX: usize = 8 << 20;
+const BATCH_MAX: usize = 2 << 20;
 
 /// How the memory limit is divided.
 #[derive(Clone, Copy, Debug)]

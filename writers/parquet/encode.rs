@@ -67,8 +67,9 @@ impl Default for EncodeOptions {
 const ROW_GROUPS_MAX: usize = 30_000;
 /// What the footer keeps in memory per column and row group, roughly: statistics and page indexes.
 const FOOTER_BYTES_PER_CHUNK: usize = 2048;
-/// Encoded bytes leave in pieces of this size, so that none is copied as a whole row group grows.
-const SEGMENT_BYTES: usize = 1 << 20;
+/// Encoded bytes leave in pieces of this size, so that none is copied as a whole row group grows. Small enough for the allocator
+/// to use the room again.
+const SEGMENT_BYTES: usize = 512 << 10;
 
 /// One Parquet file being encoded.
 pub(crate) struct Encoder {
@@ -279,6 +280,8 @@ struct Segments {
 impl Segments {
     fn cut(&mut self) {
         if !self.open.is_empty() {
+            // The last piece of a row group may be a small one.
+            self.open.shrink_to_fit();
             self.ready.push(std::mem::take(&mut self.open).into());
         }
     }
@@ -286,8 +289,12 @@ impl Segments {
 
 impl Write for Segments {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        if self.open.capacity() == 0 {
+            self.open.reserve_exact(SEGMENT_BYTES.max(data.len()));
+        }
         self.open.extend_from_slice(data);
-        if self.open.len() >= SEGMENT_BYTES {
+        // A piece that would not take another write of this size is full.
+        if self.open.len() + data.len() > SEGMENT_BYTES {
             self.cut();
         }
         Ok(data.len())

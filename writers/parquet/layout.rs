@@ -7,7 +7,7 @@
 //! Pure: knows schemas and batches, no files.
 
 use super::encode::{Compression, EncodeOptions};
-use super::flat::{Limits, Scheme, bits};
+use super::flat::{Distinct, Limits, Scheme, bits};
 use crate::error::{Error, Kind, Result};
 use arrow::array::types::{
     ArrowPrimitiveType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
@@ -19,7 +19,6 @@ use parquet::arrow::arrow_writer::ArrowColumnWriter;
 use parquet::basic::ZstdLevel;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
-use std::collections::HashSet;
 
 /// Readers such as parquet-mr parse this to know which bugs a file may have: "name version number".
 const CREATED_BY: &str = concat!("lakeward version ", env!("CARGO_PKG_VERSION"));
@@ -230,12 +229,12 @@ fn dictionary_bits(array: &ArrayRef, limit: usize) -> Option<usize> {
 /// the bytes of all of them.
 fn sample<'a>(array: &ArrayRef, value: impl Fn(usize) -> &'a [u8]) -> (usize, usize, usize) {
     let (mut seen, mut bytes) = (0, 0);
-    let mut distinct = HashSet::with_capacity(SAMPLE);
+    let mut distinct = Distinct::new();
     for row in (0..array.len()).step_by(array.len().div_ceil(SAMPLE).max(1)).filter(|row| array.is_valid(*row)) {
         let value = value(row);
         seen += 1;
         bytes += value.len();
-        distinct.insert(value);
+        distinct.index(value, usize::MAX);
     }
     (seen, distinct.len(), bytes)
 }

@@ -66,12 +66,17 @@ pub(super) struct PageBounds {
 }
 
 /// What a page is filled with.
-pub(super) enum Content {
-    /// Its values do not depend on a dictionary.
-    Plain(Encoding),
-    /// Indices of a dictionary that is not written yet.
-    Indices,
+#[derive(Clone, Copy)]
+pub(super) struct Content {
+    /// How its values are encoded; indices wait for their dictionary.
+    pub(super) encoding: Encoding,
+    /// Whether the encoding leaves so little to compress that it may not be worth its time. The first page decides for the chunk.
+    pub(super) dense: bool,
 }
+
+/// Bits packed tightly are stored as they are unless compression makes them smaller by this part: it costs the writer and
+/// every reader more than reading a sixteenth more.
+const LEAST_GAIN: usize = 16;
 
 impl Chunk {
     pub(super) fn new(descr: ColumnDescPtr, compression: Compression) -> Self {
@@ -146,37 +151,34 @@ impl Chunk {
     /// A page with values but without bounds leaves the chunk without an index: its values have no order.
     pub(super) fn end_page(
         &mut self,
-        content: &Content,
+        content: Content,
         bounds: Option<PageBounds>,
         value_bytes: Option<i64>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<()> {
         let mut page = std::mem::take(&mut self.page);
         let has_levels = self.descr.max_def_level() > 0;
-        let Compressed { bytes, plain } = compress::page(self.compression, |out| {
+        let least_gain = if content.dense && self.rows == 0 { LEAST_GAIN } else { 0 };
+        let Compressed { bytes, plain, compression } = compress::page(self.compression, least_gain, |out| {
             if has_levels {
                 levels(&page, out);
             }
             write(out);
         })?;
+        self.compression = compression;
         self.describe(&page, bounds, value_bytes);
-        let buf = bytes;
-        self.waiting_bytes += buf.len();
-        let encoding = match content {
-            Content::Plain(encoding) => *encoding,
-            Content::Indices => Encoding::RLE_DICTIONARY,
-        };
+        self.waiting_bytes += bytes.len();
         let num_values = u32::try_from(page.rows).map_err(|e| broken(ParquetError::External(Box::new(e))))?;
         let data = Page::DataPage {
-            buf,
+            buf: bytes,
             num_values,
-            encoding,
+            encoding: content.encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
         self.waiting.push(CompressedPage::new(data, plain));
-        if matches!(content, Content::Plain(_)) {
+        if content.encoding != Encoding::RLE_DICTIONARY {
             self.write_waiting()?;
         }
         // The next page can use the room.
@@ -216,7 +218,7 @@ impl Chunk {
 
     /// Writes the dictionary and the pages that waited for it.
     pub(super) fn write_dictionary(&mut self, values: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        let Compressed { bytes, plain } = compress::page(self.compression, write)?;
+        let Compressed { bytes, plain, .. } = compress::page(self.compression, 0, write)?;
         let num_values = u32::try_from(values).map_err(|e| broken(ParquetError::External(Box::new(e))))?;
         let page = Page::DictionaryPage { buf: bytes, num_values, encoding: Encoding::PLAIN, is_sorted: false };
         self.write_page(CompressedPage::new(page, plain))?;

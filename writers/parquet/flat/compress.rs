@@ -27,14 +27,16 @@ pub(super) struct Compressed {
     pub(super) bytes: Bytes,
     /// Before compression.
     pub(super) plain: usize,
+    /// What was done to it.
+    pub(super) compression: Compression,
 }
 
-/// Compresses what `write` appends.
-pub(super) fn page(compression: Compression, write: impl FnOnce(&mut Vec<u8>)) -> Result<Compressed> {
+/// Compresses what `write` appends. If that saves less than one part in `least_gain`, it stays as it is; 0 asks for no gain.
+pub(super) fn page(mut compression: Compression, least_gain: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<Compressed> {
     TOOLS.with_borrow_mut(|Tools { page, compressed, zstd, snappy }| {
         page.clear();
         write(page);
-        let bytes = match compression {
+        let mut bytes = match compression {
             Compression::None => Bytes::copy_from_slice(page),
             Compression::Snappy => {
                 compressed.resize(snap::raw::max_compress_len(page.len()), 0);
@@ -53,12 +55,15 @@ pub(super) fn page(compression: Compression, write: impl FnOnce(&mut Vec<u8>)) -
             }
         };
         let plain = page.len();
+        if least_gain > 0 && bytes.len() + plain / least_gain > plain {
+            (bytes, compression) = (Bytes::copy_from_slice(page), Compression::None);
+        }
         for buffer in [page, compressed] {
             if buffer.capacity() > KEPT_BYTES {
                 *buffer = Vec::new();
             }
         }
-        Ok(Compressed { bytes, plain })
+        Ok(Compressed { bytes, plain, compression })
     })
 }
 

@@ -62,7 +62,7 @@ impl<N: Number> Numbers<N> {
 }
 
 /// Distinct texts or strings of bytes.
-pub(super) struct Texts {
+pub(crate) struct Texts {
     /// The values as the dictionary's page has them: each behind its length.
     pub(super) page: Vec<u8>,
     /// Where each value is in it.
@@ -78,11 +78,11 @@ struct Entry {
 }
 
 impl Texts {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { page: Vec::new(), entries: Vec::new(), places: vec![0; PLACES_MIN] }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
@@ -99,7 +99,7 @@ impl Texts {
     /// The index of a value. One that is new is added, unless the page is larger than `limit` then; `None` also when the
     /// table has become too slow.
     #[inline]
-    pub(super) fn index(&mut self, value: &[u8], limit: usize) -> Option<u32> {
+    pub(crate) fn index(&mut self, value: &[u8], limit: usize) -> Option<u32> {
         let mask = self.places.len() - 1;
         let hash = hash_of(value);
         for probe in 0..PROBES_MAX {

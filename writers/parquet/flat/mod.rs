@@ -28,6 +28,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use chunk::Chunk;
 pub(crate) use chunk::Pieces;
+pub(crate) use dictionary::Texts as Distinct;
 use number::Number;
 use numbers::Numbers;
 use parquet::column::writer::ColumnCloseResult;
@@ -171,3 +172,6 @@ fn write<T: ArrowPrimitiveType, N: Number>(column: &mut Numbers<N>, array: &Arra
     let array = array.as_primitive::<T>();
     column.write(array.values(), array.nulls(), convert)
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,10 +60,11 @@ impl<N: Number> Numbers<N> {
                 None => self.values.extend(step.iter().map(|value| convert(*value))),
                 Some(valid) => self.values.extend(valid.valid_indices().map(|index| convert(step[index]))),
             }
-            self.page_bounds = both(self.page_bounds, N::bounds(&self.values[start..]));
+            let bounds = N::bounds(&self.values[start..]);
             if self.dictionary.is_some() {
                 self.look_up()?;
             }
+            self.page_bounds = both(self.page_bounds, bounds);
             self.chunk.add_rows(rows, valid.as_ref());
             at += rows;
             if self.chunk.page_rows() >= self.limits.page_rows || self.values.len() * self.width >= self.limits.page_bytes {
@@ -86,9 +87,7 @@ impl<N: Number> Numbers<N> {
         }
         self.indices.truncate(before);
         let values = std::mem::take(&mut self.values);
-        // The bounds of the page before are too wide by those of the step: bounds they are.
         self.give_up_dictionary()?;
-        self.page_bounds = N::bounds(&values);
         self.values = values;
         Ok(())
     }
@@ -123,7 +122,8 @@ impl<N: Number> Numbers<N> {
             Some(dictionary) => {
                 let distinct = dictionary.values.len();
                 let bits = bits::width_of((distinct as u32).saturating_sub(1));
-                self.chunk.end_page(&Content::Indices, page_bounds, None, |out| {
+                let content = Content { encoding: Encoding::RLE_DICTIONARY, dense: true };
+                self.chunk.end_page(content, page_bounds, None, |out| {
                     out.push(bits as u8);
                     bits::hybrid(indices, bits, out);
                 })?;
@@ -133,9 +133,13 @@ impl<N: Number> Numbers<N> {
                 }
             }
             None if self.deltas => {
-                self.chunk.end_page(&Content::Plain(Encoding::DELTA_BINARY_PACKED), page_bounds, None, |out| N::deltas(values, out))?;
+                let content = Content { encoding: Encoding::DELTA_BINARY_PACKED, dense: true };
+                self.chunk.end_page(content, page_bounds, None, |out| N::deltas(values, out))?;
             }
-            None => self.chunk.end_page(&Content::Plain(Encoding::PLAIN), page_bounds, None, |out| N::plain(values, width, out))?,
+            None => {
+                let content = Content { encoding: Encoding::PLAIN, dense: false };
+                self.chunk.end_page(content, page_bounds, None, |out| N::plain(values, width, out))?;
+            }
         }
         self.values.clear();
         Ok(())

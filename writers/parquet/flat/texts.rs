@@ -185,7 +185,8 @@ impl Texts {
         let bytes = Some(std::mem::take(&mut self.value_bytes) as i64);
         let Some(dictionary) = &self.dictionary else {
             let page = &self.page;
-            self.chunk.end_page(&Content::Plain(Encoding::PLAIN), page_bounds, bytes, |out| out.extend_from_slice(page))?;
+            self.chunk
+                .end_page(Content { encoding: Encoding::PLAIN, dense: false }, page_bounds, bytes, |out| out.extend_from_slice(page))?;
             if self.page.capacity() > 2 * self.limits.page_bytes {
                 self.page = Vec::new();
             }
@@ -194,7 +195,7 @@ impl Texts {
         };
         let (distinct, indices) = (dictionary.len(), &self.indices);
         let width = bits::width_of((distinct as u32).saturating_sub(1));
-        self.chunk.end_page(&Content::Indices, page_bounds, bytes, |out| {
+        self.chunk.end_page(Content { encoding: Encoding::RLE_DICTIONARY, dense: false }, page_bounds, bytes, |out| {
             out.push(width as u8);
             bits::hybrid(indices, width, out);
         })?;
