@@ -10,7 +10,8 @@ BINARY=$CARGO_TARGET_DIR/release/lakeward
 # Readers that we did not write, for the tests. DuckDB 2 has no extension packages yet.
 READERS=(pyarrow==26.0.1 duckdb==1.5.5)
 CARGO_FUZZ=0.13.2
-PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5)
+PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pyarrow==26.0.1 connectorx==0.4.6
+       adbc-driver-postgresql==1.13.0 dlt==1.31.0 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
 
 usage() {
     cat <<'HELP'
@@ -20,7 +21,7 @@ usage: ./build.sh <command>
   demo --clean [--dir DIR]      remove what the demo left
   test [cargo test arguments]   run all tests
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
-  bench [--rounds N] [--peers] [TABLE …]   measure against the server's own limit
+  bench [--rounds N] [--peers] [CASE …]   measure against the server's own limit, and other programs (bench --help has more)
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   schemas                       regenerate schemas/*.schema.json from the code
@@ -257,7 +258,7 @@ bench() {
         return
     fi
     need_postgres; need_readers venv-bench "${PEERS[@]}"; build
-    "$LAKEWARD_PYTHON" "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
+    "$LAKEWARD_PYTHON" -B "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
 }
 
 fuzz() {

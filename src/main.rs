@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lakeward::memory::prepare_allocator();
     lakeward::cli::main()
 }

@@ -98,17 +98,23 @@ pub fn resident_bytes() -> u64 {
     pages * 4096
 }
 
-/// Makes the allocator return large buffers to the system when they are freed. To be called before there are threads.
+/// A limit from which freed buffers are kept for the next batch.
+const ROOMY: u64 = 256 << 20;
+
+/// Tells the allocator what to do with large buffers that are freed. To be called before there are threads.
 ///
-/// glibc would otherwise raise the size from which it does so to 32 MiB, as soon as one such buffer is freed, and keep
-/// what is smaller: a sync of rows of 8 MB in 128 MiB then holds 30 MB more, and is no faster.
-pub fn prepare_allocator() {
+/// With room, they are kept: a column of a batch, a page or a part of it are of some MB, are needed again at once, and fresh pages from the system
+/// cost more than what is done with them (rows of 45 kB: 5.4 CPU seconds instead of 10.6, `./build.sh bench toast`). In little
+/// memory they are returned at once: glibc would otherwise raise the size from which it does so to 32 MiB, as soon as one
+/// such buffer is freed, and a sync of rows of 8 MB in 128 MiB then holds 30 MB more.
+pub fn prepare_allocator(limit: u64) {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "mallopt(3) has no safe form; it is called before there is another thread")]
     // SAFETY: both parameters are documented in mallopt(3); the values are sizes in bytes.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 8 << 20);
+        let (mapped, kept) = if limit < ROOMY { (1 << 20, 8 << 20) } else { (32 << 20, 32 << 20) };
+        libc::mallopt(libc::M_MMAP_THRESHOLD, mapped);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, kept);
     }
 }
 

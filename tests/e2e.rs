@@ -22,6 +22,8 @@ mod gentle;
 mod incremental;
 #[path = "e2e/keys.rs"]
 mod keys;
+#[path = "e2e/kills.rs"]
+mod kills;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]

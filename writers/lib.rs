@@ -86,6 +86,11 @@ pub trait Table: Send + Sync + 'static {
     /// The token that readers can already rely on; `None` for a table never committed.
     fn committed(&self) -> Option<&Token>;
 
+    /// Refuses, before anything is staged, a schema that cannot be added to the rows that are there ([`Commit::Append`]).
+    fn check_append(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Drains `batches` into a part that nobody can see. Borrows nothing, so it can be spawned.
     /// Dropping the future abandons the part. Staging the same name again replaces the earlier
     /// part of that name. An empty stream gives a part without rows.

@@ -112,6 +112,7 @@ pub enum LogFormat {
 /// Runs the command line; the only place that decides the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    crate::memory::prepare_allocator(sync::memory_limit(&cli.flags));
     let screen = match log::start(&cli.flags) {
         Ok(screen) => screen,
         Err(error) => return fail_early(&error),

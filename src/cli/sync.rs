@@ -37,9 +37,10 @@ const READER_BYTES: usize = 2 << 20;
 /// Least memory that a reader with its encoder can work in.
 const READER_MIN: usize = 12 << 20;
 
-/// Sizes of a batch: large enough for the work per batch to vanish, small enough to stay in a processor's cache by columns.
+/// Sizes of a batch: large enough for the work per batch to vanish, small enough to stay in a processor's cache by columns,
+/// and for the allocator to give the same buffers out again: larger ones come as fresh pages, which the kernel has to clear.
 const BATCH_MIN: usize = 256 << 10;
-const BATCH_MAX: usize = 8 << 20;
+const BATCH_MAX: usize = 2 << 20;
 
 /// How the memory limit is divided.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +102,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
     }
-    let limit = flags.memory_limit.map_or_else(default_limit, |size| size.0);
+    let limit = memory_limit(flags);
     let share = Share::of(limit, source.readers())?;
     if share.readers < source.readers() {
         tracing::warn!("--memory-limit allows {} readers instead of the {} of max_threads", share.readers, source.readers());
@@ -179,6 +180,11 @@ pub(super) fn restrict(chosen: Vec<Chosen>, only: &[String]) -> Result<Vec<Chose
         return Err(Error::config(format!("{unknown:?} is not among the selected streams of the catalog")));
     }
     Ok(chosen.into_iter().filter(|c| only.contains(&id(c))).collect())
+}
+
+/// What the process may hold.
+pub(super) fn memory_limit(flags: &Flags) -> u64 {
+    flags.memory_limit.map_or_else(default_limit, |size| size.0)
 }
 
 /// A quarter of the machine's or the cgroup's memory.

@@ -10,9 +10,41 @@ use std::sync::Arc;
 pub(crate) type Write = fn(&[u8], &mut Vec<u8>) -> Step;
 
 /// The field itself.
+#[inline]
 pub(crate) fn verbatim(field: &[u8], out: &mut Vec<u8>) -> Step {
-    out.extend_from_slice(field);
+    append(field, out);
     Ok(())
+}
+
+/// Appends `field`. Most are short, and a call to copy one costs more than the copy: pieces of a known size, which may
+/// overlap, are moved without a call.
+#[inline]
+fn append(field: &[u8], out: &mut Vec<u8>) {
+    const LONGEST: usize = 32;
+    if field.len() > LONGEST {
+        out.extend_from_slice(field);
+        return;
+    }
+    let (start, end) = (out.len(), out.len() + field.len());
+    out.extend_from_slice(&[0; LONGEST]);
+    if let Some(room) = out.get_mut(start..end) {
+        let _ =
+            ends::<16>(field, room) || ends::<8>(field, room) || ends::<4>(field, room) || ends::<2>(field, room) || ends::<1>(field, room);
+    }
+    out.truncate(end);
+}
+
+/// Copies the first and the last `N` bytes of `from`, which may overlap, if there are `N`; that is all of it up to `2 * N`.
+#[inline]
+fn ends<const N: usize>(from: &[u8], into: &mut [u8]) -> bool {
+    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+    if let Some(room) = into.first_chunk_mut::<N>() {
+        *room = *first;
+    }
+    if let Some(room) = into.last_chunk_mut::<N>() {
+        *room = *last;
+    }
+    true
 }
 
 /// A text column whose fields are the text, in both forms.

@@ -63,6 +63,9 @@ pub async fn aim<T: Table>(stream: &StreamRun<T>, table: &T, exported: &Exported
     if let Last::Ours(cursor) = &last {
         agree(plan, cursor, table)?;
     }
+    if !matches!(last, Last::Never) {
+        table.check_append().map_err(|e| Error::from(e).doing(format!("add to {}", plan.id)))?;
+    }
     let mut aim = towards(plan, field, &stream.info, last, &exported.moment, exported.server_version);
     aim.next = Some(next(plan, field, &stream.info, exported, &aim, quiet).await?);
     Ok(aim)
@@ -234,9 +237,8 @@ pub async fn is_quiet(options: &ConnectOptions, exported: &Exported) -> Result<b
         "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
          WHERE l.locktype = 'virtualxid' AND a.datid = {database} AND l.pid NOT IN (pg_backend_pid(), {holder}))"
     );
-    let others: bool = session.client.query_typed_one(&others, &[]).await.map_err(|e| session.error(&e))?.get(0);
-    let next =
-        session.client.query_typed_one("SELECT txid_snapshot_xmax(txid_current_snapshot())", &[]).await.map_err(|e| session.error(&e))?;
+    let others: bool = session.row(&others).await?.get(0);
+    let next = session.row("SELECT txid_snapshot_xmax(txid_current_snapshot())").await?;
     let quiet = !others && u64::try_from(next.get::<_, i64>(0)) == Ok(xmax);
     session.close().await;
     Ok(quiet)

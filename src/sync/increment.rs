@@ -213,3 +213,98 @@ pub fn comparable(last: &Cursor, now: &Moment, table: &TableInfo) -> Result<(), 
     let rewritten = table.leaves.iter().any(|leaf| last.heaps.get(&leaf.oid).is_some_and(|filenode| *filenode != leaf.filenode));
     if rewritten { Err("the table was rewritten (VACUUM FULL, CLUSTER, TRUNCATE or ALTER TABLE)") } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn moment(xmin: u64) -> Moment {
+        Moment { system: "1".into(), timeline: 1, database: 5, xmin, xmax: xmin, lsn: format!("0/{xmin:X}"), durable: true }
+    }
+
+    fn cursor(values: &[Option<&str>], quiet: bool) -> Cursor {
+        Cursor {
+            field: String::new(),
+            values: values.iter().map(|value| value.map(str::to_owned)).collect(),
+            shown: None,
+            load: String::new(),
+            read_at: moment(100),
+            quiet,
+            seen: Vec::new(),
+            heaps: BTreeMap::from([(7, 1)]),
+        }
+    }
+
+    fn field(text: &str, nulls: NullCursor, lag_seconds: u64) -> CursorField {
+        let mut table = TableInfo::of_columns(&[("id", "int8"), ("at", "timestamptz"), ("made", "date"), ("f", "float8"), ("n", "numeric"), ("a:b", "int4")]);
+        table.columns[0].not_null = true;
+        CursorField::resolve(text, &table, nulls, lag_seconds).expect("a cursor")
+    }
+
+    #[test]
+    fn what_is_new() {
+        let since = |text, nulls, lag, values: &[Option<&str>], quiet, late| field(text, nulls, lag).since(&cursor(values, quiet), late, 150_000);
+        let new = NullCursor::NewRows;
+        assert_eq!(since("id", new, 0, &[Some("7")], true, Some("L")), r#"("id" >= '7' AND ("id" > '7' OR L))"#);
+        assert_eq!(since("id", new, 0, &[Some("7")], false, Some("L")), r#"("id" IS NOT NULL AND ("id" > '7' OR L))"#);
+        assert_eq!(since("id", new, 0, &[Some("7")], true, None), r#""id" > '7'"#);
+        assert_eq!(since("id", new, 0, &[None], true, Some("L")), r#""id" IS NOT NULL"#);
+        assert_eq!(
+            since("at", new, 60, &[Some("T")], false, Some("L")),
+            "(\"at\" >= 'T'::pg_catalog.timestamptz - interval '60 seconds' AND ((\"at\" > 'T' AND isfinite(\"at\")) OR L) OR \"at\" = '-infinity' AND L) \
+             OR (\"at\" IS NULL AND L)"
+        );
+        assert_eq!(
+            since("at", NullCursor::FirstRun, 60, &[Some("T")], true, None),
+            "(\"at\" >= 'T'::pg_catalog.timestamptz - interval '60 seconds' AND isfinite(\"at\"))"
+        );
+        // Only a numeric of a server that has them can be infinite.
+        assert!(field("n", new, 0).since(&cursor(&[Some("1")], true), Some("L"), 150_000).contains("'-Infinity' AND L"));
+        assert!(!field("n", new, 0).since(&cursor(&[Some("1")], true), Some("L"), 130_000).contains("= '-Infinity'"));
+        assert_eq!(since("made:id", new, 0, &[None, Some("7")], true, None), r#"("made" IS NOT NULL AND isfinite("made")) OR ("made" IS NULL AND "id" > '7')"#);
+    }
+
+    #[test]
+    fn rows_without_a_value() {
+        let arms = |nulls, late| field("a:b", nulls, 0).since(&cursor(&[Some("1")], true), late, 150_000);
+        assert!(arms(NullCursor::NewRows, Some("L")).ends_with(r#" OR ("a:b" IS NULL AND L)"#));
+        assert!(arms(NullCursor::ReadEachRun, None).ends_with(r#" OR "a:b" IS NULL"#));
+        for (nulls, late) in [(NullCursor::NewRows, None), (NullCursor::FirstRun, Some("L")), (NullCursor::Skip, Some("L"))] {
+            assert!(!arms(nulls, late).contains("IS NULL"));
+        }
+        assert_eq!(field("at:made", NullCursor::Skip, 0).first_run().as_deref(), Some(r#""at" IS NOT NULL OR "made" IS NOT NULL"#));
+        assert_eq!(field("at:id", NullCursor::Skip, 0).first_run(), None, "one that cannot be NULL");
+    }
+
+    #[test]
+    fn the_greatest_values() {
+        assert_eq!(
+            field("made:id", NullCursor::NewRows, 0).greatest("FROM t", Some("x"), Some(&cursor(&[Some("D"), None], true))),
+            "SELECT (SELECT value::text FROM (SELECT \"made\" AS value FROM t WHERE \"made\" IS NOT NULL AND isfinite(\"made\") AND \"made\" > 'D' AND (x) \
+             ORDER BY \"made\" DESC LIMIT 1) greatest), (SELECT value::text FROM (SELECT \"id\" AS value FROM t WHERE \"made\" IS NULL AND \"id\" IS NOT NULL \
+             AND (x) ORDER BY \"id\" DESC LIMIT 1) greatest)"
+        );
+    }
+
+    #[test]
+    fn a_history_that_broke_tells_nothing() {
+        let table = TableInfo::of_columns(&[("id", "int8")]);
+        let last = cursor(&[Some("1")], true);
+        assert!(comparable(&last, &moment(200), &table).is_ok());
+        assert!(comparable(&last, &Moment { timeline: 2, ..moment(200) }, &table).is_err());
+        let leaf = |filenode| crate::postgres::catalog::Leaf {
+            oid: 7,
+            namespace: "public".into(),
+            name: "t".into(),
+            filenode,
+            pages: 1,
+            bytes: 1,
+            estimated_rows: None,
+            foreign: false,
+        };
+        let with = |filenode| TableInfo { leaves: vec![leaf(filenode)], ..table.clone() };
+        assert!(comparable(&last, &moment(200), &with(1)).is_ok());
+        assert!(comparable(&last, &moment(200), &with(2)).is_err_and(|reason| reason.contains("rewritten")));
+    }
+}

@@ -1,5 +1,6 @@
 //! Incremental streams: every row once, whatever its cursor value and whenever its transaction commits.
 
+use crate::support::dice::Dice;
 use crate::support::lakeward::{Job, exit};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same, assert_same_as, count, duckdb};
@@ -407,4 +408,82 @@ fn olakes_columns_say_how_a_row_came() {
     job.resume().succeeded();
     let rows = duckdb(&job.files("public.t"), "SELECT id, _op_type, _cdc_timestamp IS NULL FROM $files ORDER BY id");
     assert_eq!(rows, json!([[1, "r", false], [2, "u", true]]));
+}
+
+/// Random transactions (savepoints, rollbacks, long ones, times taken long before the commit) beside several runs.
+#[test]
+fn random_transactions_lose_nothing() {
+    let database = Server::shared().database("random");
+    database.sql("CREATE TABLE t (id bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), n int); CREATE INDEX ON t (at); CREATE TABLE other (id int)");
+    let seed = Dice::seed();
+    eprintln!("LAKEWARD_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let job = job(&database, &[("public.t", "at")]);
+    let mut sessions: Vec<_> = (0..5).map(|_| (database.session(), false)).collect();
+    for run in 0..14 {
+        for _ in 0..dice.below(40) {
+            let (session, open) = &mut sessions[dice.below(5)];
+            match (dice.below(10), *open) {
+                (0..=4, false) => drop(session.sql("INSERT INTO t (n) SELECT 0 FROM generate_series(1, 3)")),
+                (5, false) => drop(session.sql("BEGIN; INSERT INTO other VALUES (1); COMMIT")),
+                (_, false) => {
+                    session.sql("BEGIN; SELECT now()");
+                    *open = true;
+                }
+                (0..=2, true) => drop(session.sql("INSERT INTO t (n) VALUES (1)")),
+                (3, true) => drop(session.sql("SAVEPOINT s; INSERT INTO t (n) VALUES (2); RELEASE s")),
+                (4, true) => drop(session.sql("SAVEPOINT s; INSERT INTO t (n) VALUES (3); ROLLBACK TO s; RELEASE s")),
+                (5, true) => drop(session.sql("SAVEPOINT s; INSERT INTO t (n, at) SELECT 4, max(at) FROM t HAVING max(at) IS NOT NULL")),
+                (6, true) => {
+                    session.sql("ROLLBACK");
+                    *open = false;
+                }
+                (_, true) => {
+                    session.sql("COMMIT");
+                    *open = false;
+                }
+            }
+        }
+        if run == 0 { job.sync() } else { job.resume() }.succeeded();
+        assert_same(&job, &database, "public.t");
+    }
+}
+
+/// `lag_seconds` bounds how far back late rows are looked for; rows of a view are read again that far.
+#[test]
+fn the_look_back_is_bounded() {
+    let database = Server::shared().database("lag");
+    database.sql(
+        "CREATE TABLE t (id int, at timestamptz); INSERT INTO t SELECT i, '2024-01-01Z'::timestamptz + i * interval '1 s' FROM generate_series(1, 100) i;
+         CREATE VIEW v AS SELECT * FROM t",
+    );
+    let job = job(&database, &[("public.t", "at")]);
+    job.edit("source.json", |file| file["incremental"] = json!({"lag_seconds": 10}));
+    job.sync().succeeded();
+    // Later than the run, and older than the greatest value: by 5 seconds, and by 50.
+    database.sql("INSERT INTO t VALUES (200, '2024-01-01 00:01:35Z'), (201, '2024-01-01 00:00:50Z')");
+    job.resume().succeeded();
+    assert_eq!(count(&job.files("public.t")), 101);
+    job.resume().succeeded();
+    assert_eq!(count(&job.files("public.t")), 101);
+    let found = duckdb(&job.files("public.t"), "SELECT count(DISTINCT id), max(id) FROM $files");
+    assert_eq!(found, json!([[101, 200]]));
+}
+
+/// A new column is added; one whose type has changed is refused before anything is written.
+#[test]
+fn columns_may_come_but_not_change() {
+    let database = Server::shared().database("evolve");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (1, 1)");
+    let job = job(&database, &[("public.t", "id")]);
+    job.sync().succeeded();
+    database.sql("ALTER TABLE t ADD COLUMN y text; INSERT INTO t VALUES (2, 2, 'two')");
+    job.resume().succeeded();
+    let rows = duckdb(&job.files("public.t"), "SELECT id, x, y FROM read_parquet($1, union_by_name = true) ORDER BY id");
+    assert_eq!(rows, json!([[1, 1, null], [2, 2, "two"]]));
+    job.edit("streams.json", |file| file["selected_streams"]["public"][0]["column_types"] = json!({"x": "string"}));
+    database.sql("INSERT INTO t VALUES (3, 3, 'three')");
+    let before = job.files("public.t");
+    job.resume().failed(exit::SCHEMA, &["\"x\"", "Int32", "Utf8", "clear-destination"]);
+    assert_eq!(job.files("public.t"), before);
 }

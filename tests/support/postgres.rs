@@ -15,7 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The server's keeper. It holds a pipe from the test process as standard input; the pipe closes when that process ends,
-/// even by `kill -9`, and then the keeper stops the server and removes its home.
+/// even by `kill -9`, and then the keeper stops the server and removes its home. Each line that comes before that crashes the server
+/// (what `pg_ctl stop -m immediate` does) and starts it again.
 const KEEPER: &str = r#"
 trap '' INT
 home=$1; bin=$2; port=$3
@@ -142,6 +143,11 @@ impl Server {
     /// The database of the same name on this server: a standby, or what became of one.
     pub fn same(&self, database: &Database) -> Database {
         self.at(&database.name)
+    }
+
+    /// Ends the server without a checkpoint or a word to anybody, and starts it again; comes back when it has recovered.
+    pub fn crash(&self) {
+        self.control("restart -m immediate");
     }
 
     /// What the server wrote to its log.

@@ -1,8 +1,8 @@
 """Reads Parquet files with pyarrow and with DuckDB and compares their rows with what psql gave.
 
-Standard input: {"files": [...], "columns": [{"name": ..., "kind": ...}], "expected": "path of a file with one JSON list per row"}.
-Standard output: {"rows": n, "schema": {column: Arrow type}, "problems": [...]}; no problems means that both readers saw exactly
-the expected rows, each as often as expected, in any order.
+Standard input: a list of {"files": [...], "columns": [{"name": ..., "kind": ...}], "expected": "path of a file with one JSON list per row"}.
+Standard output: for each of them {"rows": n, "schema": {column: Arrow type}, "problems": [...]}; no problems means that both readers saw
+exactly the expected rows, each as often as expected, in any order.
 
 A value is compared in its canonical form, which canonical.rs asks of psql as well: numbers as decimal digits, floats as the hex of
 their bits, dates as days and times as microseconds since 1970 (never as Python's, which end with the year 9999), uuid and bytes as
@@ -139,8 +139,7 @@ def clip(value):
     return text if len(text) <= 300 else f"{text[:300]}… ({len(text)} characters)"
 
 
-def main():
-    job = json.load(sys.stdin)
+def compare(job):
     columns = job["columns"]
     with open(job["expected"], encoding="utf-8", newline="\n") as lines:
         expected = collections.Counter(json.dumps(json.loads(line)) for line in lines)
@@ -157,7 +156,7 @@ def main():
         problems += [f"{reader.__name__}: {text}" for text in differences(columns, missing, surplus)]
     if not job["files"] and expected:
         problems.append(f"no file, and {sum(expected.values())} rows expected")
-    json.dump({"rows": rows, "schema": schema, "problems": problems}, sys.stdout)
+    return {"rows": rows, "schema": schema, "problems": problems}
 
 
-main()
+json.dump([compare(job) for job in json.load(sys.stdin)], sys.stdout)

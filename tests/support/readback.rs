@@ -40,6 +40,18 @@ pub fn assert_same_as(job: &Job, database: &Database, stream: &str, expected: &s
     compare(job, database, stream, &job.files(stream), (namespace, name))
 }
 
+/// As [`assert_same_as`] for several pairs of stream and relation, which the readers are started for only once.
+#[track_caller]
+pub fn assert_all_same_as(job: &Job, database: &Database, pairs: &[(String, String)]) {
+    let comparisons: Vec<_> = pairs
+        .iter()
+        .map(|(stream, expected)| {
+            Comparison::new(job, database, stream, &job.files(stream), expected.split_once('.').expect("namespace.name"))
+        })
+        .collect();
+    judge(&comparisons);
+}
+
 #[track_caller]
 fn assert_same_files(job: &Job, database: &Database, stream: &str, files: &[PathBuf]) -> Seen {
     let described = job.stream(stream);
@@ -48,33 +60,60 @@ fn assert_same_files(job: &Job, database: &Database, stream: &str, files: &[Path
 }
 
 #[track_caller]
-fn compare(job: &Job, database: &Database, stream: &str, files: &[PathBuf], (namespace, name): (&str, &str)) -> Seen {
-    let described = job.stream(stream);
-    let columns = columns(database, namespace, name);
-    assert_ne!(columns.len(), 0, "{namespace}.{name} has no columns in the source");
-    let forms: Vec<String> = columns.iter().map(|c| c.form.clone()).collect();
-    // COPY, because psql's own output leaves some characters out (U+10FFFF). Canonical rows hold no control characters, so the quotes
-    // never come.
-    let sql = format!(
-        "SET jit = off; SET extra_float_digits = 1; SET intervalstyle = iso_8601;
-         COPY (SELECT {} FROM {}.{} AS \"#\") TO STDOUT (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02');",
-        list(&forms),
-        ident(namespace),
-        ident(name)
-    );
-    let expected = tempfile::NamedTempFile::new().expect("make a file for the expected rows");
-    expected.as_file().write_all(database.sql(&sql).as_bytes()).expect("write the expected rows");
+fn compare(job: &Job, database: &Database, stream: &str, files: &[PathBuf], expected: (&str, &str)) -> Seen {
+    judge(&[Comparison::new(job, database, stream, files, expected)]).remove(0)
+}
 
-    let in_destination = |c: &Column| {
-        let property = &described["type_schema"]["properties"][&c.name];
-        assert!(property.is_object(), "column {} of {stream} is not in streams.json", c.name);
-        json!({"name": property["destination_column_name"].as_str().unwrap_or(&c.name), "kind": c.kind})
-    };
-    let columns: Vec<Value> = columns.iter().map(in_destination).collect();
-    let answer = python(include_str!("readback.py"), &json!({"files": files, "columns": columns, "expected": expected.path()}));
-    let problems = answer["problems"].as_array().expect("problems");
-    assert!(problems.is_empty(), "{stream} differs from the source: {problems:#?}\nfiles: {files:?}\nschema: {}", answer["schema"]);
-    Seen { rows: answer["rows"].as_u64().expect("rows"), schema: answer["schema"].clone() }
+/// What the readers are asked about one stream.
+struct Comparison {
+    stream: String,
+    question: Value,
+    /// The expected rows.
+    _expected: tempfile::NamedTempFile,
+}
+
+impl Comparison {
+    #[track_caller]
+    fn new(job: &Job, database: &Database, stream: &str, files: &[PathBuf], (namespace, name): (&str, &str)) -> Self {
+        let described = job.stream(stream);
+        let columns = columns(database, namespace, name);
+        assert_ne!(columns.len(), 0, "{namespace}.{name} has no columns in the source");
+        let forms: Vec<String> = columns.iter().map(|c| c.form.clone()).collect();
+        // COPY, because psql's own output leaves some characters out (U+10FFFF). Canonical rows hold no control characters, so the quotes
+        // never come.
+        let sql = format!(
+            "SET jit = off; SET extra_float_digits = 1; SET intervalstyle = iso_8601;
+             COPY (SELECT {} FROM {}.{} AS \"#\") TO STDOUT (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02');",
+            list(&forms),
+            ident(namespace),
+            ident(name)
+        );
+        let expected = tempfile::NamedTempFile::new().expect("make a file for the expected rows");
+        expected.as_file().write_all(database.sql(&sql).as_bytes()).expect("write the expected rows");
+
+        let in_destination = |c: &Column| {
+            let property = &described["type_schema"]["properties"][&c.name];
+            assert!(property.is_object(), "column {} of {stream} is not in streams.json", c.name);
+            json!({"name": property["destination_column_name"].as_str().unwrap_or(&c.name), "kind": c.kind})
+        };
+        let columns: Vec<Value> = columns.iter().map(in_destination).collect();
+        let question = json!({"files": files, "columns": columns, "expected": expected.path()});
+        Self { stream: stream.to_owned(), question, _expected: expected }
+    }
+}
+
+#[track_caller]
+fn judge(comparisons: &[Comparison]) -> Vec<Seen> {
+    let questions: Vec<_> = comparisons.iter().map(|c| &c.question).collect();
+    let answers = python(include_str!("readback.py"), &json!(questions));
+    let mut seen = Vec::new();
+    for (answer, Comparison { stream, question, .. }) in answers.as_array().expect("answers").iter().zip(comparisons) {
+        let problems = answer["problems"].as_array().expect("problems");
+        let (files, schema) = (&question["files"], &answer["schema"]);
+        assert!(problems.is_empty(), "{stream} differs from the source: {problems:#?}\nfiles: {files}\nschema: {schema}");
+        seen.push(Seen { rows: answer["rows"].as_u64().expect("rows"), schema: schema.clone() });
+    }
+    seen
 }
 
 /// Panics unless two sets of files hold the same cells under the same schema, sorted by a column.

@@ -52,6 +52,11 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// Whether files of this schema can stand beside those that are there.
+    pub(super) fn check_append(&self, schema: &Schema, label: &str) -> Result<()> {
+        self.manifest.as_ref().map_or(Ok(()), |manifest| manifest.check_append(schema, label))
+    }
+
     /// The token of the last completed commit.
     pub(super) fn committed(&self) -> Option<&Token> {
         self.manifest.as_ref().map(|m| &m.token)

@@ -5,15 +5,17 @@
 //! allocates, but does no I/O: whoever drives it carries the bytes away. Call it on a rayon pool: the
 //! columns of a batch are then spread over that pool.
 
+use super::flat::{FlatColumn, Pieces};
 use super::layout::Layout;
 use crate::error::{Error, Kind, Result};
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use rayon::prelude::*;
 use std::io::Write;
 use std::sync::Arc;
@@ -40,6 +42,9 @@ pub struct EncodeOptions {
     pub row_group_rows: usize,
     /// Size at which a file is finished and the next begun. A file may exceed it by what one batch adds.
     pub file_bytes_max: u64,
+    /// Whether whole numbers may be stored as deltas (DELTA_BINARY_PACKED), which are smaller and faster than plain numbers
+    /// but a younger part of the format: of the engines in use, Iceberg's vectorized reader for Spark learnt it last.
+    pub deltas: bool,
     /// Files of one part that are open at once (one per partition path); one more finishes the one that
     /// was written to longest ago.
     pub open_files_max: usize,
@@ -52,6 +57,7 @@ impl Default for EncodeOptions {
             row_group_bytes: 64 << 20,
             row_group_rows: 1 << 20,
             file_bytes_max: 512 << 20,
+            deltas: true,
             open_files_max: 32,
         }
     }
@@ -61,8 +67,9 @@ impl Default for EncodeOptions {
 const ROW_GROUPS_MAX: usize = 30_000;
 /// What the footer keeps in memory per column and row group, roughly: statistics and page indexes.
 const FOOTER_BYTES_PER_CHUNK: usize = 2048;
-/// Encoded bytes leave in pieces of this size, so that none is copied as a whole row group grows.
-const SEGMENT_BYTES: usize = 1 << 20;
+/// Encoded bytes leave in pieces of this size, so that none is copied as a whole row group grows. Small enough for the allocator
+/// to use the room again.
+const SEGMENT_BYTES: usize = 512 << 10;
 
 /// One Parquet file being encoded.
 pub(crate) struct Encoder {
@@ -71,8 +78,8 @@ pub(crate) struct Encoder {
     layout: Layout,
     file: SerializedFileWriter<Segments>,
     columns: ArrowRowGroupWriterFactory,
-    /// The row group being filled: for each field its leaves' writers. Empty between row groups.
-    group: Vec<Vec<ArrowColumnWriter>>,
+    /// The row group being filled: what each field is encoded by. Empty between row groups.
+    group: Vec<Column>,
     group_rows: usize,
     rows: u64,
 }
@@ -119,21 +126,26 @@ impl Encoder {
             .zip(self.schema.fields().par_iter())
             // Columns differ a lot in cost: let idle threads take single ones.
             .with_max_len(1)
-            .try_for_each(|((writers, array), field)| {
-                let leaves = compute_leaves(field, array)?;
-                writers.iter_mut().zip(&leaves).try_for_each(|(writer, leaf)| writer.write(leaf))
-            })
-            .map_err(broken)?;
+            .try_for_each(|((column, array), field)| column.write(field, array))?;
         self.group_rows += batch.num_rows();
         self.rows += batch.num_rows() as u64;
         Ok(())
     }
 
-    fn open_row_group(&self) -> Result<Vec<Vec<ArrowColumnWriter>>> {
+    fn open_row_group(&self) -> Result<Vec<Column>> {
         let leaves = self.columns.create_column_writers(self.file.flushed_row_groups().len()).map_err(broken)?;
-        let mut group: Vec<Vec<ArrowColumnWriter>> = self.schema.fields().iter().map(|_| Vec::with_capacity(1)).collect();
-        for (leaf, writer) in leaves.into_iter().enumerate() {
-            group[self.file.schema_descr().get_column_root_idx(leaf)].push(writer);
+        let schema = self.file.schema_descr();
+        let mut leaves = leaves.into_iter().enumerate().peekable();
+        let mut group = Vec::with_capacity(self.schema.fields().len());
+        for (root, field) in self.schema.fields().iter().enumerate() {
+            let mut writers = Vec::with_capacity(1);
+            let first = leaves.peek().map_or(0, |(leaf, _)| *leaf);
+            while let Some((_, writer)) = leaves.next_if(|(leaf, _)| schema.get_column_root_idx(*leaf) == root) {
+                writers.push(writer);
+            }
+            let (scheme, limits) = self.layout.flat(first);
+            let flat = FlatColumn::new(field.data_type(), schema.column(first), self.options.compression, scheme, limits);
+            group.push(flat.map_or(Column::Nested { first, writers }, Column::Flat));
         }
         Ok(group)
     }
@@ -144,16 +156,12 @@ impl Encoder {
             return Ok(());
         }
         self.group_rows = 0;
-        let chunks: Vec<Vec<ArrowColumnChunk>> = std::mem::take(&mut self.group)
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|writers| writers.into_iter().map(ArrowColumnWriter::close).collect())
-            .collect::<Result<_, ParquetError>>()
-            .map_err(broken)?;
+        let chunks: Vec<Chunk> =
+            std::mem::take(&mut self.group).into_par_iter().with_max_len(1).map(Column::close).collect::<Result<_>>()?;
         let mut group = self.file.next_row_group().map_err(broken)?;
-        for chunk in chunks.into_iter().flatten() {
+        for chunk in chunks {
             // Each chunk is freed as soon as it is copied: the row group is never in memory twice.
-            chunk.append_to_row_group(&mut group).map_err(broken)?;
+            chunk.append_to(&mut group).map_err(broken)?;
         }
         group.close().map_err(broken)?;
         self.file.inner_mut().cut();
@@ -175,13 +183,12 @@ impl Encoder {
 
     /// Bytes held by the row group being filled; zero between row groups.
     pub(crate) fn memory(&self) -> usize {
-        let leaves = self.group.iter().flatten().enumerate();
-        leaves.map(|(leaf, writer)| self.layout.held(leaf, writer, self.group_rows)).sum()
+        self.group.iter().map(|column| column.held(&self.layout, self.group_rows)).sum()
     }
 
     /// Whether the file is large enough: in bytes, counting the open row group, or in its footer.
     pub(crate) fn is_full(&self) -> bool {
-        let open: usize = self.group.iter().flatten().map(ArrowColumnWriter::get_estimated_total_bytes).sum();
+        let open: usize = self.group.iter().map(Column::encoded).sum();
         let groups = self.file.flushed_row_groups().len();
         let footer = groups * self.file.schema_descr().num_columns() * FOOTER_BYTES_PER_CHUNK;
         (self.file.bytes_written() + open) as u64 >= self.options.file_bytes_max
@@ -195,7 +202,71 @@ impl Encoder {
     }
 }
 
-fn broken(e: ParquetError) -> Error {
+/// One field of a row group being filled.
+enum Column {
+    Flat(FlatColumn),
+    /// The writers of the field's leaves, of which the first is leaf `first` of the schema.
+    Nested {
+        first: usize,
+        writers: Vec<ArrowColumnWriter>,
+    },
+}
+
+/// One field of a row group that is ended.
+enum Chunk {
+    Flat(Pieces, ColumnCloseResult),
+    Nested(Vec<ArrowColumnChunk>),
+}
+
+impl Column {
+    fn write(&mut self, field: &FieldRef, array: &ArrayRef) -> Result<()> {
+        match self {
+            Self::Flat(column) => column.write(array),
+            Self::Nested { writers, .. } => {
+                let leaves = compute_leaves(field, array).map_err(broken)?;
+                writers.iter_mut().zip(&leaves).try_for_each(|(writer, leaf)| writer.write(leaf)).map_err(broken)
+            }
+        }
+    }
+
+    fn held(&self, layout: &Layout, rows: usize) -> usize {
+        match self {
+            Self::Flat(column) => column.held(),
+            Self::Nested { first, writers } => (*first..).zip(writers).map(|(leaf, writer)| layout.held(leaf, writer, rows)).sum(),
+        }
+    }
+
+    fn encoded(&self) -> usize {
+        match self {
+            Self::Flat(column) => column.encoded(),
+            Self::Nested { writers, .. } => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
+        }
+    }
+
+    fn close(self) -> Result<Chunk> {
+        Ok(match self {
+            Self::Flat(column) => {
+                let (pieces, close) = column.close()?;
+                Chunk::Flat(pieces, close)
+            }
+            Self::Nested { writers, .. } => {
+                let chunks = writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<_, ParquetError>>();
+                Chunk::Nested(chunks.map_err(broken)?)
+            }
+        })
+    }
+}
+
+impl Chunk {
+    fn append_to<W: Write + Send>(self, group: &mut SerializedRowGroupWriter<'_, W>) -> Result<(), ParquetError> {
+        match self {
+            Self::Flat(pieces, close) => group.append_column(&pieces, close),
+            Self::Nested(chunks) => chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group)),
+        }
+    }
+}
+
+pub(super) fn broken(e: ParquetError) -> Error {
     Error::new(Kind::Bug, "cannot encode Parquet").because(e)
 }
 
@@ -209,6 +280,8 @@ struct Segments {
 impl Segments {
     fn cut(&mut self) {
         if !self.open.is_empty() {
+            // The last piece of a row group may be a small one.
+            self.open.shrink_to_fit();
             self.ready.push(std::mem::take(&mut self.open).into());
         }
     }
@@ -216,8 +289,12 @@ impl Segments {
 
 impl Write for Segments {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        if self.open.capacity() == 0 {
+            self.open.reserve_exact(SEGMENT_BYTES.max(data.len()));
+        }
         self.open.extend_from_slice(data);
-        if self.open.len() >= SEGMENT_BYTES {
+        // A piece that would not take another write of this size is full.
+        if self.open.len() + data.len() > SEGMENT_BYTES {
             self.cut();
         }
         Ok(data.len())

@@ -7,15 +7,18 @@
 //! Pure: knows schemas and batches, no files.
 
 use super::encode::{Compression, EncodeOptions};
+use super::flat::{Distinct, Limits, Scheme, bits};
 use crate::error::{Error, Kind, Result};
+use arrow::array::types::{
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType, TimestampMicrosecondType,
+};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use parquet::arrow::add_encoded_arrow_schema_to_metadata;
 use parquet::arrow::arrow_writer::ArrowColumnWriter;
 use parquet::basic::ZstdLevel;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::{ColumnPath, SchemaDescriptor};
-use std::collections::HashSet;
 
 /// Readers such as parquet-mr parse this to know which bugs a file may have: "name version number".
 const CREATED_BY: &str = concat!("lakeward version ", env!("CARGO_PKG_VERSION"));
@@ -54,8 +57,10 @@ pub(crate) struct Layout {
     /// Largest dictionary, and whether columns of fixed width may have one at all.
     dictionary_bytes: usize,
     dictionary_of_numbers: bool,
-    /// By leaf: whether a dictionary is tried.
-    dictionary: Vec<bool>,
+    /// By leaf: what values are stored as.
+    schemes: Vec<Scheme>,
+    /// Whether numbers may be stored as deltas.
+    deltas: bool,
 }
 
 impl Layout {
@@ -77,14 +82,19 @@ impl Layout {
             context_bytes,
             dictionary_bytes,
             dictionary_of_numbers: share / files >= 4 * DICTIONARY_BYTES_EMPTY,
-            dictionary: Vec::with_capacity(leaves),
+            schemes: Vec::with_capacity(leaves),
+            deltas: options.deltas,
         };
-        layout.dictionary = (0..parquet.num_columns())
+        layout.schemes = (0..parquet.num_columns())
             .map(|leaf| {
                 let (column, root) = (parquet.column(leaf), parquet.get_column_root_idx(leaf));
                 let variable = column.physical_type() == parquet::basic::Type::BYTE_ARRAY;
-                (variable || layout.dictionary_of_numbers)
-                    && first.and_then(|batch| batch.columns().get(root)).is_none_or(|array| dictionary_pays(array, dictionary_bytes))
+                let limit = if variable || layout.dictionary_of_numbers { dictionary_bytes } else { 0 };
+                match first.and_then(|batch| batch.columns().get(root)) {
+                    Some(array) => scheme(array, limit, options.deltas),
+                    None if limit > 0 => Scheme::Dictionary,
+                    None => Scheme::Plain,
+                }
             })
             .collect();
         layout
@@ -101,12 +111,19 @@ impl Layout {
             .set_data_page_size_limit(self.page_bytes)
             .set_write_batch_size(self.step_rows)
             .set_dictionary_page_size_limit(self.dictionary_bytes);
-        for (leaf, _) in self.dictionary.iter().enumerate().filter(|(_, wanted)| !**wanted) {
+        for (leaf, _) in self.schemes.iter().enumerate().filter(|(_, scheme)| **scheme != Scheme::Dictionary) {
             builder = builder.set_column_dictionary_enabled(ColumnPath::new(parquet.column(leaf).path().parts().to_vec()), false);
         }
         let mut properties = builder.build();
         add_encoded_arrow_schema_to_metadata(schema, &mut properties);
         Ok(properties)
+    }
+
+    /// What a flat leaf is stored as. Its pages are compressed as they become full: its writer has no context of its own.
+    pub(crate) fn flat(&self, leaf: usize) -> (Scheme, Limits) {
+        let scheme = self.schemes.get(leaf).copied().unwrap_or(Scheme::Plain);
+        let limits = Limits { page_rows: PAGE_ROWS, page_bytes: PAGE_BYTES, dictionary_bytes: self.dictionary_bytes, deltas: self.deltas };
+        (scheme, limits)
     }
 
     /// Bytes that the writer of leaf `leaf` holds, never too few: `memory_size` leaves out the pages that
@@ -115,12 +132,12 @@ impl Layout {
     pub(crate) fn held(&self, leaf: usize, writer: &ArrowColumnWriter, rows: usize) -> usize {
         let (memory, encoded) = (writer.memory_size(), writer.get_estimated_total_bytes());
         let context = if rows >= self.page_rows || encoded >= self.page_bytes { self.context_bytes } else { 0 };
-        memory + context + if self.dictionary.get(leaf) == Some(&false) { 0 } else { encoded }
+        memory + context + if self.schemes.get(leaf).is_some_and(|scheme| *scheme != Scheme::Dictionary) { 0 } else { encoded }
     }
 }
 
 impl Compression {
-    fn codec(self) -> Result<parquet::basic::Compression> {
+    pub(super) fn codec(self) -> Result<parquet::basic::Compression> {
         Ok(match self {
             Self::None => parquet::basic::Compression::UNCOMPRESSED,
             Self::Snappy => parquet::basic::Compression::SNAPPY,
@@ -143,48 +160,81 @@ impl Compression {
     }
 }
 
-/// Guesses from a sample whether the distinct values of a column fit in a dictionary of `limit` bytes.
+/// Guesses from a sample what a column is best stored as, when its dictionary may have `limit` bytes.
 ///
-/// Hashing every value only to give the dictionary up is the dearest thing an encoder can do: on a table
-/// like lineitem the guess saves 12 % of the CPU time and 4 % of the bytes (client CPU in `./build.sh bench`). Of `n`
-/// sampled values, `n²/2D` repeat an earlier one when there are `D` distinct values in all. A wrong guess
-/// costs time or bytes, never a value. Too small a sample, or a type not looked into, means yes.
-fn dictionary_pays(array: &ArrayRef, limit: usize) -> bool {
+/// Hashing every value only to give the dictionary up is the dearest thing an encoder can do. Of numbers a dictionary must be
+/// clearly smaller than their deltas, which take less time. A wrong guess costs time or bytes, never a value.
+fn scheme(array: &ArrayRef, limit: usize, deltas: bool) -> Scheme {
+    let dictionary = if limit > 0 { dictionary_bits(array, limit) } else { None };
+    let (Some(numbers), Some(width)) = (whole_numbers(array).filter(|_| deltas), array.data_type().primitive_width()) else {
+        return if dictionary.is_some() { Scheme::Dictionary } else { Scheme::Plain };
+    };
+    let delta = bits::delta_bits(&numbers);
+    match dictionary {
+        Some(bits) if delta * 4 > bits * 5 => Scheme::Dictionary,
+        None if numbers.len() < SAMPLE / 16 || delta * 8 > stored_width(array.data_type(), width) * 8 * 7 => Scheme::Plain,
+        _ => Scheme::Deltas,
+    }
+}
+
+/// The first values of a column of whole numbers; `None` for other types.
+fn whole_numbers(array: &ArrayRef) -> Option<Vec<i64>> {
+    fn of<T: ArrowPrimitiveType>(array: &ArrayRef, convert: impl Fn(T::Native) -> i64) -> Vec<i64> {
+        array.as_primitive::<T>().iter().flatten().take(SAMPLE).map(convert).collect()
+    }
+    Some(match array.data_type() {
+        DataType::Int16 => of::<Int16Type>(array, i64::from),
+        DataType::Int32 => of::<Int32Type>(array, i64::from),
+        DataType::Int64 => of::<Int64Type>(array, |value| value),
+        DataType::Date32 => of::<Date32Type>(array, i64::from),
+        DataType::Time64(TimeUnit::Microsecond) => of::<Time64MicrosecondType>(array, |value| value),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => of::<TimestampMicrosecondType>(array, |value| value),
+        DataType::Decimal128(..=18, _) => of::<Decimal128Type>(array, |value| value as i64),
+        _ => return None,
+    })
+}
+
+/// Guesses from a sample how many bits the index of a dictionary has; `None` when the distinct values of the column would not
+/// fit in `limit` bytes.
+///
+/// Of `n` sampled values, `n²/2D` repeat an earlier one when there are `D` distinct values in all. Too small a sample, or a
+/// type not looked into, is taken for few values.
+fn dictionary_bits(array: &ArrayRef, limit: usize) -> Option<usize> {
     let (seen, distinct, bytes) = match array.data_type() {
-        DataType::List(_) => return dictionary_pays(array.as_list::<i32>().values(), limit),
-        DataType::LargeList(_) => return dictionary_pays(array.as_list::<i64>().values(), limit),
+        DataType::List(_) => return dictionary_bits(array.as_list::<i32>().values(), limit),
+        DataType::LargeList(_) => return dictionary_bits(array.as_list::<i64>().values(), limit),
         DataType::Utf8 => sample(array, |row| array.as_string::<i32>().value(row).as_bytes()),
         DataType::LargeUtf8 => sample(array, |row| array.as_string::<i64>().value(row).as_bytes()),
         DataType::Binary => sample(array, |row| array.as_binary::<i32>().value(row)),
         DataType::LargeBinary => sample(array, |row| array.as_binary::<i64>().value(row)),
         DataType::FixedSizeBinary(_) => sample(array, |row| array.as_fixed_size_binary().value(row)),
         fixed => {
-            let Some(width) = fixed.primitive_width() else { return true };
+            let Some(width) = fixed.primitive_width() else { return Some(0) };
             let data = array.to_data();
-            let Some(buffer) = data.buffers().first() else { return true };
+            let Some(buffer) = data.buffers().first() else { return Some(0) };
             let values = buffer.as_slice().get(data.offset() * width..).unwrap_or_default();
             let (seen, distinct, bytes) = sample(array, |row| &values[row * width..(row + 1) * width]);
             (seen, distinct, bytes * stored_width(fixed, width) / width)
         }
     };
     if seen < SAMPLE / 16 {
-        return true;
+        return Some(0);
     }
     let repeated = seen - distinct;
     let guess = if distinct <= seen / 2 { 2 * distinct } else { seen * seen / (2 * repeated).max(1) };
-    guess.saturating_mul(bytes / seen) <= limit
+    (guess.saturating_mul(bytes / seen) <= limit).then(|| distinct.max(guess / 2).max(2).next_power_of_two().ilog2() as usize)
 }
 
 /// Looks at up to [`SAMPLE`] values, evenly spread: how many there were, how many of them distinct, and
 /// the bytes of all of them.
 fn sample<'a>(array: &ArrayRef, value: impl Fn(usize) -> &'a [u8]) -> (usize, usize, usize) {
     let (mut seen, mut bytes) = (0, 0);
-    let mut distinct = HashSet::with_capacity(SAMPLE);
+    let mut distinct = Distinct::new();
     for row in (0..array.len()).step_by(array.len().div_ceil(SAMPLE).max(1)).filter(|row| array.is_valid(*row)) {
         let value = value(row);
         seen += 1;
         bytes += value.len();
-        distinct.insert(value);
+        distinct.index(value, usize::MAX);
     }
     (seen, distinct.len(), bytes)
 }
@@ -208,7 +258,7 @@ mod tests {
 
     #[test]
     fn dictionaries_are_tried_where_they_fit() {
-        let check = |name: &str, array: ArrayRef, expected: bool| assert_eq!(dictionary_pays(&array, MIB), expected, "{name}");
+        let check = |name: &str, array: ArrayRef, expected: bool| assert_eq!(dictionary_bits(&array, MIB).is_some(), expected, "{name}");
         let scatter = |i: i64, distinct: i64| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as i64) >> 20).rem_euclid(distinct);
         let of = |distinct: i64| Arc::new(Int64Array::from_iter_values((0..60_000).map(|i| scatter(i, distinct))));
         check("constant", of(1), true);
@@ -236,10 +286,10 @@ mod tests {
         };
         let narrow = layout(16, 1);
         assert_eq!((narrow.page_rows, narrow.page_bytes, narrow.dictionary_bytes), (PAGE_ROWS, PAGE_BYTES, MIB));
-        assert!(narrow.dictionary.iter().all(|wanted| *wanted));
+        assert!(narrow.schemes.iter().all(|scheme| *scheme == Scheme::Dictionary));
         let wide = layout(1600, 1);
         assert_eq!((wide.page_rows, wide.page_bytes), (usize::MAX, LATE_PAGE_BYTES));
-        assert!(wide.dictionary.iter().all(|wanted| !*wanted));
+        assert!(wide.schemes.iter().all(|scheme| *scheme == Scheme::Plain));
         assert_eq!(layout(16, 32).page_rows, usize::MAX, "the contexts of many open files add up");
     }
 }

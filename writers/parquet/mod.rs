@@ -3,6 +3,7 @@
 mod commit;
 mod config;
 pub(crate) mod encode;
+mod flat;
 mod folders;
 pub(crate) mod labels;
 pub(crate) mod layout;
@@ -131,6 +132,10 @@ impl Table for ParquetTable {
 
     fn committed(&self) -> Option<&Token> {
         self.ledger.committed()
+    }
+
+    fn check_append(&self) -> Result<()> {
+        self.ledger.check_append(&self.schema, &self.label)
     }
 
     fn stage<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<ParquetPart, E>> + Send + 'static + use<S, E>

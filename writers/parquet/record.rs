@@ -10,6 +10,7 @@ use crate::{Commit, Error, Kind, Result, Token};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Version of both files. Raise it when an older program would misread a new file.
@@ -29,6 +30,9 @@ pub(super) struct Record {
     pub time: String,
     /// [`fingerprint`] of the columns of its files.
     pub schema: String,
+    /// Its columns: name and Arrow type. Records of versions before 0.2 have none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
     /// What becomes visible.
     pub files: Vec<StagedFile>,
     /// What a replacement removes from an object store, below the table's folder. Listed when the
@@ -46,6 +50,9 @@ pub(super) struct Manifest {
     pub token: Token,
     pub time: String,
     pub schema: String,
+    /// The columns of all files: name and Arrow type.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
     /// The files that make up the table, by path.
     pub files: Vec<File>,
 }
@@ -64,16 +71,20 @@ impl Record {
     pub(super) fn new(seq: u64, token: Token, how: Commit, schema: &Schema) -> Self {
         let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
         let (id, files, remove) = (String::new(), Vec::new(), Vec::new());
-        Self { version: VERSION, seq, id, token, how, time, schema: fingerprint(schema), files, remove }
+        Self { version: VERSION, seq, id, token, how, time, schema: fingerprint(schema), columns: columns(schema), files, remove }
     }
 
     /// The table after this commit.
     pub(super) fn manifest(&self, before: Option<&Manifest>) -> Manifest {
+        let before = before.filter(|_| self.how == Commit::Append);
         let added = self.files.iter().map(|f| File { path: f.target.clone(), rows: f.rows, bytes: f.bytes });
-        let kept = before.filter(|_| self.how == Commit::Append).map(|m| m.files.clone()).unwrap_or_default();
+        let kept = before.map(|m| m.files.clone()).unwrap_or_default();
+        let mut columns = before.map(|m| m.columns.clone()).unwrap_or_default();
+        columns.extend(self.columns.clone());
         let mut files: Vec<File> = kept.into_iter().chain(added).collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Manifest { version: VERSION, seq: self.seq, token: self.token.clone(), time: self.time.clone(), schema: self.schema.clone(), files }
+        let Self { seq, token, time, schema, .. } = self.clone();
+        Manifest { version: VERSION, seq, token, time, schema, columns, files }
     }
 
     /// Reads a record back. `shown` is the file's name for people.
@@ -144,6 +155,27 @@ fn relative(path: &str, shown: &str) -> Result<()> {
 pub(super) fn corrupt(shown: &str, found: impl std::fmt::Display) -> Error {
     Error::new(Kind::Corrupt, format!("{shown} is damaged: {found}"))
         .hint("restore the file from a backup, or clear the table (clear-destination) and sync it again; nothing was changed")
+}
+
+/// Name and Arrow type of each column.
+fn columns(schema: &Schema) -> BTreeMap<String, String> {
+    schema.fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect()
+}
+
+impl Manifest {
+    /// Refuses a schema whose files could not be read together with those that are there. A column more or less is fine: readers
+    /// take it for NULL where it is missing.
+    pub(super) fn check_append(&self, schema: &Schema, label: &str) -> Result<()> {
+        let clash = columns(schema)
+            .into_iter()
+            .find_map(|(name, wanted)| Some((self.columns.get(&name).filter(|found| **found != wanted)?, name, wanted)));
+        let Some((found, name, wanted)) = clash else { return Ok(()) };
+        Err(Error::new(
+            Kind::Schema,
+            format!("column {name:?} of {label} has the type {found} in the files that are there, and would be added as {wanted}"),
+        )
+        .hint("give the column its former type (`column_types` of the stream), or clear the table (clear-destination) and sync it anew"))
+    }
 }
 
 /// Columns with equal names, types, order and nullability have equal fingerprints. For people who
