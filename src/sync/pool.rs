@@ -109,7 +109,8 @@ async fn drive<'a, T: Table>(
 ) -> Result<()> {
     let mut watch = pin!(exported.watch());
     loop {
-        if settling.is_none() && !complete.is_empty() {
+        // With thousands of tables each save takes its time: those that become complete meanwhile share it.
+        if settling.is_none() && !complete.is_empty() && (keeper.is_rested() || tasks.is_empty()) {
             *settling = Some(Box::pin(settle_streams(shared, std::mem::take(&mut complete), exported, keeper)));
         }
         tokio::select! {
@@ -125,7 +126,7 @@ async fn drive<'a, T: Table>(
                 Some(Err(panic)) => return Err(Error::bug(format!("a reader stopped: {panic}"))),
                 None => {}
             },
-            () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() => {
+            () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() || !complete.is_empty() => {
                 keeper.flush()?;
             }
             else => return Ok(()),
