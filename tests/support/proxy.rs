@@ -24,8 +24,6 @@ struct State {
     reset_after: AtomicU64,
     /// Connections that were reset.
     resets: AtomicU64,
-    /// Bytes from the server.
-    bytes: AtomicU64,
 }
 
 impl Proxy {
@@ -59,11 +57,6 @@ impl Proxy {
     pub fn resets(&self) -> u64 {
         self.state.resets.load(SeqCst)
     }
-
-    /// Bytes that the server has sent so far.
-    pub fn bytes(&self) -> u64 {
-        self.state.bytes.load(SeqCst)
-    }
 }
 
 impl State {
@@ -88,7 +81,6 @@ impl State {
                         }
                         if !up {
                             received += n as u64;
-                            self.bytes.fetch_add(n as u64, SeqCst);
                         }
                     }
                     Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
