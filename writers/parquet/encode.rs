@@ -145,7 +145,7 @@ impl Encoder {
             }
             let (scheme, limits) = self.layout.flat(first);
             let flat = FlatColumn::new(field.data_type(), schema.column(first), self.options.compression, scheme, limits);
-            group.push(flat.map_or(Column::Nested { first, writers }, Column::Flat));
+            group.push(flat.map_or(Column::Nested { first, writers }, |column| Column::Flat(Box::new(column))));
         }
         Ok(group)
     }
@@ -204,7 +204,7 @@ impl Encoder {
 
 /// One field of a row group being filled.
 enum Column {
-    Flat(FlatColumn),
+    Flat(Box<FlatColumn>),
     /// The writers of the field's leaves, of which the first is leaf `first` of the schema.
     Nested {
         first: usize,
@@ -214,7 +214,7 @@ enum Column {
 
 /// One field of a row group that is ended.
 enum Chunk {
-    Flat(Pieces, ColumnCloseResult),
+    Flat(Box<(Pieces, ColumnCloseResult)>),
     Nested(Vec<ArrowColumnChunk>),
 }
 
@@ -245,10 +245,7 @@ impl Column {
 
     fn close(self) -> Result<Chunk> {
         Ok(match self {
-            Self::Flat(column) => {
-                let (pieces, close) = column.close()?;
-                Chunk::Flat(pieces, close)
-            }
+            Self::Flat(column) => Chunk::Flat(Box::new(column.close()?)),
             Self::Nested { writers, .. } => {
                 let chunks = writers.into_iter().map(ArrowColumnWriter::close).collect::<Result<_, ParquetError>>();
                 Chunk::Nested(chunks.map_err(broken)?)
@@ -260,7 +257,10 @@ impl Column {
 impl Chunk {
     fn append_to<W: Write + Send>(self, group: &mut SerializedRowGroupWriter<'_, W>) -> Result<(), ParquetError> {
         match self {
-            Self::Flat(pieces, close) => group.append_column(&pieces, close),
+            Self::Flat(chunk) => {
+                let (pieces, close) = *chunk;
+                group.append_column(&pieces, close)
+            }
             Self::Nested(chunks) => chunks.into_iter().try_for_each(|chunk| chunk.append_to_row_group(group)),
         }
     }

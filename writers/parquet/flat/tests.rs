@@ -30,9 +30,12 @@ fn turns(row: usize) -> u64 {
     if row < 45_000 { noise(row, 1) % 50 } else { noise(row, 2) }
 }
 
+/// Whether a row has a value.
+type Keep = fn(usize) -> bool;
+
 /// Columns of every type, with each way to store it, without NULLs, with some, with nothing but NULLs over whole pages.
 fn columns() -> Vec<(String, ArrayRef)> {
-    let keeps: [(&str, fn(usize) -> bool); 3] =
+    let keeps: [(&str, Keep); 3] =
         [("all", |_| true), ("some", |row| !row.is_multiple_of(7)), ("late", |row| row > 41_000 && noise(row, 9).is_multiple_of(3))];
     let mut columns: Vec<(String, ArrayRef)> = Vec::new();
     for (name, keep) in keeps {
