@@ -28,6 +28,8 @@ mod kills;
 mod majors;
 #[path = "e2e/memory.rs"]
 mod memory;
+#[path = "e2e/network.rs"]
+mod network;
 #[path = "e2e/object_store.rs"]
 mod object_store;
 #[path = "e2e/oracle.rs"]

@@ -134,6 +134,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         readers: share.readers,
         retries: source.retries(),
         replicas: source.replicas()?,
+        max_snapshot_age: source.max_snapshot_age(),
         collapse_partitions: source.scope().collapse_partitions,
         memory: Memory::new(share.pool_bytes),
         pace: source.pace(),

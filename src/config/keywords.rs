@@ -9,6 +9,7 @@ use super::seconds::parse_duration;
 use super::suggest::closest;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, Host, SslMode, TlsOptions};
+use crate::postgres::transport::Keepalive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use writers::Secret;
@@ -20,7 +21,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 /// Keywords that have a field of their own below.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 23] = [
     "host",
     "hostaddr",
     "port",
@@ -33,6 +34,9 @@ const KNOWN: [&str; 20] = [
     "sslkey",
     "sslpassword",
     "connect_timeout",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
     "application_name",
     "target_session_attrs",
     "channel_binding",
@@ -46,10 +50,7 @@ const KNOWN: [&str; 20] = [
 /// Accepted and without effect, with the reason; also the settings of the pool and statement cache that pgx knows.
 pub(super) const NO_EFFECT: &[(&str, &str)] = &[
     ("keepalives", "keep-alive probes are always on"),
-    ("keepalives_idle", "keep-alive probes have fixed intervals"),
-    ("keepalives_interval", "keep-alive probes have fixed intervals"),
-    ("keepalives_count", "keep-alive probes have fixed intervals"),
-    ("tcp_user_timeout", "keep-alive probes find dead connections"),
+    ("tcp_user_timeout", "it follows from the intervals of the keep-alive probes"),
     ("fallback_application_name", "`application_name` always has a value"),
     ("sslcompression", "TLS compression is never used"),
     ("sslsni", "the server name is always sent"),
@@ -87,6 +88,7 @@ pub(super) struct Keywords {
     connect_timeout: Option<Duration>,
     statement_timeout: Option<Duration>,
     lock_timeout: Option<Duration>,
+    keepalive: Keepalive,
     parameters: Vec<(String, String)>,
 }
 
@@ -134,6 +136,19 @@ impl Keywords {
                 };
                 let place = if keyword == "lock_timeout" { &mut self.lock_timeout } else { &mut self.statement_timeout };
                 *place = Some(limit);
+            }
+            "keepalives_idle" | "keepalives_interval" | "keepalives_count" => {
+                // As in libpq, 0 means what the system does; here that is the default.
+                let Some(number) = value.trim().parse::<u32>().ok().filter(|number| *number <= 32_767) else {
+                    return wrong("accepted: a whole number up to 32767");
+                };
+                let seconds = Duration::from_secs(number.into());
+                match keyword {
+                    _ if number == 0 => {}
+                    "keepalives_idle" => self.keepalive.idle = seconds,
+                    "keepalives_interval" => self.keepalive.interval = seconds,
+                    _ => self.keepalive.count = number,
+                }
             }
             "application_name" => self.application_name = text(),
             "target_session_attrs" => match value {
@@ -232,6 +247,7 @@ impl Keywords {
             },
             statement_timeout: self.statement_timeout.unwrap_or_default(),
             lock_timeout: self.lock_timeout.unwrap_or(LOCK_TIMEOUT),
+            keepalive: self.keepalive,
             parameters: self.parameters,
         })
     }

@@ -125,6 +125,8 @@ pub struct Backfill {
     /// Rows that one query reads, by the planner's estimate; each is a file then. Absent: chunks are sized by bytes, and as many are read into one file as make a good one.
     #[schemars(range(min = 1))]
     pub chunk_rows: Option<u64>,
+    /// Age of the exported snapshot at which a run stops, with exit code 8: while it is held, the server cannot remove rows that died since. What is staged is kept, and the same command with `--state` goes on with a new snapshot. Default 0: none; there is a warning after 6 hours.
+    pub max_snapshot_age_s: Option<Seconds>,
 }
 
 /// How streams with `sync_mode` `incremental` are read.
@@ -309,6 +311,11 @@ impl Source {
         if self.backfill.wire_format.as_deref() == Some("text") { Wire::Text } else { Wire::Binary }
     }
 
+    /// Age of the exported snapshot at which a run stops; zero means none.
+    pub fn max_snapshot_age(&self) -> Duration {
+        self.backfill.max_snapshot_age_s.map_or(Duration::ZERO, |Seconds(age)| age)
+    }
+
     /// How fast tables are read.
     pub fn pace(&self) -> Pace {
         Pace::new(self.rate_limit.rows_per_second, self.rate_limit.bytes_per_second)
@@ -418,6 +425,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::postgres::connect::Host;
+    use crate::postgres::transport::Keepalive;
     use serde_json::json;
 
     fn source(value: Value) -> Source {
@@ -468,7 +476,7 @@ mod tests {
     #[test]
     fn a_url_says_it_all_and_keys_beside_it_add() {
         let options = source(json!({
-            "url": "postgres://ann:p%40ss@h/shop?connect_timeout=5&application_name=x&search_path=a,b&statement_timeout=1500&options=-c%20geqo%3Doff&keepalives=1",
+            "url": "postgres://ann:p%40ss@h/shop?connect_timeout=5&application_name=x&keepalives_idle=7&keepalives_count=0&search_path=a,b&statement_timeout=1500&options=-c%20geqo%3Doff&keepalives=1",
             "lock_timeout_s": "2m", "connect_timeout_s": 7
         }))
         .resolve()
@@ -478,6 +486,7 @@ mod tests {
         assert_eq!((options.tls.mode, options.application_name.as_str()), (SslMode::Prefer, "x"));
         assert_eq!(options.connect_timeout, Duration::from_secs(7));
         assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::from_millis(1500), Duration::from_secs(120)));
+        assert_eq!(options.keepalive, Keepalive { idle: Duration::from_secs(7), ..Keepalive::default() });
         let parameters: Vec<(&str, &str)> = options.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(parameters, [("search_path", "a,b"), ("geqo", "off")]);
         let beside = source(json!({"url": "postgres://ann@h", "password": "p%40ss"})).resolve().unwrap();

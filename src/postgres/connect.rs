@@ -1,6 +1,7 @@
 //! Opening sessions: hosts, TLS, authentication, session settings. One implementation for both clients.
 
 use super::startup::{self, Hold};
+use super::transport::Keepalive;
 use super::transport::{self, Encryption, Failure, Stream};
 use super::{pooler, tls, wire};
 use crate::error::{Error, Result, Retry};
@@ -80,6 +81,8 @@ pub struct ConnectOptions {
     pub statement_timeout: Duration,
     /// `lock_timeout` of every session; zero means none.
     pub lock_timeout: Duration,
+    /// When a silent server counts as gone.
+    pub keepalive: Keepalive,
     /// Further run-time parameters, set after login (`options` at start-up).
     pub parameters: Vec<(String, String)>,
 }
@@ -246,7 +249,7 @@ impl Denied {
 }
 
 async fn attempt<T>(options: &ConnectOptions, host: &Host, encryption: Encryption, login: Login<T>) -> Result<T, Denied> {
-    let opened = transport::open(host, encryption, &options.tls, deadline(options.connect_timeout)).await;
+    let opened = transport::open(host, encryption, &options.tls, options.keepalive, deadline(options.connect_timeout)).await;
     let stream = opened.map_err(|failure| Denied { failed: Failed::Open(failure), encrypted: false })?;
     let encrypted = stream.is_tls();
     login(stream, options, host).await.map_err(|error| Denied { failed: Failed::Login(error), encrypted })

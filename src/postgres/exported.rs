@@ -8,7 +8,8 @@
 use super::connect::{self, ConnectOptions, Session};
 use super::quote;
 use super::startup::{self, Hold};
-use crate::error::{Error, Result, Retry};
+use super::transport::Keepalive;
+use crate::error::{Error, Kind, Result, Retry};
 use crate::state::progress::Moment;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,10 @@ use std::time::{Duration, Instant};
 const LOCKS_PER_STATEMENT: usize = 200;
 /// How long to wait for asynchronous commits to reach the disk; `wal_writer_delay` is 200 ms unless changed.
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
+/// Between two looks at the snapshot's age and its session.
+const WATCH: Duration = Duration::from_millis(200);
+/// From this age on a snapshot is worth a warning: the server cannot clean up behind it.
+const OLD: Duration = Duration::from_secs(6 * 3600);
 
 /// What has to be held still while a snapshot is read.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +43,10 @@ pub struct Exported {
     pub moment: Moment,
     /// `server_version_num`, e.g. 150018.
     pub server_version: u32,
+    keepalive: Keepalive,
+    taken: Instant,
+    /// The age at which a run stops; zero means none.
+    age_max: Duration,
 }
 
 impl Exported {
@@ -90,12 +99,54 @@ impl Exported {
             return Err(Error::source_db("a table or materialized view was rewritten while the snapshot was taken").transient());
         }
         moment.durable = moment.durable || flushed(&session, &moment.lsn).await?;
-        Ok(Self { session, name, moment, server_version })
+        let (keepalive, taken, age_max) = (options.keepalive, Instant::now(), Duration::ZERO);
+        Ok(Self { session, name, moment, server_version, keepalive, taken, age_max })
+    }
+
+    /// Bounds its age; zero means no bound.
+    #[must_use]
+    pub fn bounded(mut self, age_max: Duration) -> Self {
+        self.age_max = age_max;
+        self
     }
 
     /// Whether the session still lives: with it go the locks, and then a truncation could empty a table under its readers.
+    /// Behind a network that swallows everything the answer never comes, so it is not waited for without end.
     pub async fn assert_alive(&self) -> Result<()> {
-        self.session.execute("SELECT").await.map_err(|reason| lost(&reason))
+        let limit = self.keepalive.answer();
+        let asked = tokio::time::timeout(limit, self.session.execute("SELECT")).await;
+        asked
+            .unwrap_or_else(|_| Err(Error::source_db(format!("no answer for {} s", limit.as_secs_f64())).transient()))
+            .map_err(|reason| lost(&reason))
+    }
+
+    /// Looks after the snapshot while it is read, and comes back with the reason to stop. Asking now and then also keeps those
+    /// between from forgetting a connection on which nothing else is said.
+    pub async fn watch(&self) -> Error {
+        let (mut asked, mut warned) = (Instant::now(), false);
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let age = self.taken.elapsed();
+            if !self.age_max.is_zero() && age > self.age_max {
+                let (age, limit) = (age.as_secs(), self.age_max.as_secs_f64());
+                return Error::new(
+                    Kind::Interrupted,
+                    format!("the exported snapshot is {age} s old, backfill.max_snapshot_age_s allows {limit}; what is staged is kept"),
+                );
+            }
+            if age > OLD && !std::mem::replace(&mut warned, true) {
+                tracing::warn!(
+                    "the exported snapshot is {} hours old, and the server keeps all dead rows since then; backfill.max_snapshot_age_s stops a run that can be resumed",
+                    age.as_secs() / 3600
+                );
+            }
+            if self.session.client.is_closed() || asked.elapsed() > self.keepalive.idle {
+                if let Err(error) = self.assert_alive().await {
+                    return error;
+                }
+                asked = Instant::now();
+            }
+        }
     }
 
     /// The reason of a failure: that this session is gone, where it is, because whatever follows from that is no reason.
@@ -104,11 +155,6 @@ impl Exported {
             Some(reason) if error.retry() == Retry::Again => lost(reason),
             _ => error,
         }
-    }
-
-    /// The same without asking the server: false only when the connection is known to be gone.
-    pub fn seems_alive(&self) -> bool {
-        !self.session.client.is_closed()
     }
 
     /// The session that holds the snapshot, for catalog queries that must see the same instant.

@@ -22,5 +22,5 @@ pub(crate) mod startup;
 #[cfg(test)]
 mod testing;
 mod tls;
-mod transport;
+pub(crate) mod transport;
 pub mod wire;

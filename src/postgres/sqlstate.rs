@@ -100,8 +100,10 @@ fn advice(code: &str, message: &str) -> Option<&'static str> {
         "42703" => "the column was dropped or renamed since the catalog was written: run discover again",
         "53300" => "lower max_threads in the source file, or raise max_connections on the server",
         "57P03" => "the server is starting or stopping: try again shortly",
-        "57014" if message.contains("statement timeout") => "raise statement_timeout in the source file, or read smaller chunks",
-        "55P03" => "another session holds a lock on the table: try again, or raise lock_timeout",
+        "57014" if message.contains("statement timeout") => {
+            "raise statement_timeout_s in the source file (0: none), or have smaller queries with backfill.chunk_rows"
+        }
+        "55P03" => "another session holds a lock on the table: try again, or raise lock_timeout_s",
         "25006" => "the server is a read-only standby: give the address of the primary",
         _ => return None,
     })

@@ -20,6 +20,9 @@ use std::time::Duration;
 const TEXT_SETTINGS: [(&str, &str); 5] =
     [("DateStyle", "ISO"), ("IntervalStyle", "postgres"), ("TimeZone", "UTC"), ("extra_float_digits", "3"), ("bytea_output", "hex")];
 
+/// How soon the server notices that we are gone, where the network has swallowed the news; Linux alone would take two hours.
+const KEEPALIVES: [(&str, &str); 3] = [("tcp_keepalives_idle", "60"), ("tcp_keepalives_interval", "15"), ("tcp_keepalives_count", "4")];
+
 /// How long settings hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -49,13 +52,24 @@ pub fn settings(options: &ConnectOptions, version: u32, hold: Hold, unchecked: b
     if version >= 170_000 {
         all.push(("transaction_timeout", "0".to_owned()));
     }
+    // What is left of a client that has vanished (its snapshot, which keeps vacuum from its work) goes in minutes, not hours.
+    all.extend(KEEPALIVES.map(|(name, value)| (name, value.to_owned())));
+    if version >= 120_000 {
+        // A reader that waits, for its rate or its memory, takes nothing for longer than an administrator may think healthy.
+        all.push(("tcp_user_timeout", "0".to_owned()));
+    }
     all.extend(options.parameters.iter().filter(|(name, _)| !is_startup(name)).map(|(name, value)| (name.as_str(), value.clone())));
     let (pooled, local) = match hold {
         Hold::Transaction => ("NULL".to_owned(), "true".to_owned()),
         Hold::Session(process) => (format!("pg_backend_pid() <> {process}"), format!("pg_backend_pid() <> {process}")),
     };
-    let calls: Vec<String> =
+    let mut calls: Vec<String> =
         all.iter().map(|(name, value)| format!("set_config({}, {}, {local})", quote::literal(name), quote::literal(value))).collect();
+    if version >= 140_000 {
+        // Other systems refuse it.
+        let value = "CASE WHEN version() LIKE '%linux%' THEN '10s' ELSE '0' END";
+        calls.push(format!("set_config('client_connection_check_interval', {value}, {local})"));
+    }
     format!("SELECT {pooled}, pg_is_in_recovery(), {}", calls.join(", "))
 }
 

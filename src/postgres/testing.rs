@@ -160,6 +160,7 @@ impl Server {
             connect_timeout: Duration::from_secs(20),
             statement_timeout: Duration::ZERO,
             lock_timeout: Duration::ZERO,
+            keepalive: super::transport::Keepalive::default(),
             parameters: Vec::new(),
         }
     }

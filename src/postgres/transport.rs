@@ -67,8 +67,38 @@ pub enum Stream {
     Tls(Box<TlsStream<BufReader<Socket>>>),
 }
 
+/// When a silent peer is asked for a sign of life, and when it counts as dead (libpq's `keepalives_…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first question.
+    pub idle: Duration,
+    /// Between two questions.
+    pub interval: Duration,
+    /// Questions without an answer.
+    pub count: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(60), interval: Duration::from_secs(15), count: 4 }
+    }
+}
+
+impl Keepalive {
+    /// How long an answer may take.
+    pub fn answer(&self) -> Duration {
+        self.interval * self.count
+    }
+}
+
 /// Connects to `host`. `deadline` divides the time fairly among the addresses of a name; the caller enforces it.
-pub async fn open(host: &Host, encryption: Encryption, tls: &TlsOptions, deadline: Option<Instant>) -> Result<Stream, Failure> {
+pub async fn open(
+    host: &Host,
+    encryption: Encryption,
+    tls: &TlsOptions,
+    keepalive: Keepalive,
+    deadline: Option<Instant>,
+) -> Result<Stream, Failure> {
     let (mut socket, name) = match host {
         // As in libpq, sslmode does not apply to Unix sockets.
         Host::Unix(directory, port) => {
@@ -76,7 +106,7 @@ pub async fn open(host: &Host, encryption: Encryption, tls: &TlsOptions, deadlin
             let socket = UnixStream::connect(&path).await.map_err(|e| Failure::Reach(unix_error(&e)))?;
             return Ok(Stream::Plain(Socket::new(Io::Unix(socket))));
         }
-        Host::Tcp(name, port) => (tcp(name, *port, deadline).await.map_err(Failure::Reach)?, name),
+        Host::Tcp(name, port) => (tcp(name, *port, keepalive, deadline).await.map_err(Failure::Reach)?, name),
     };
     if encryption == Encryption::Plain {
         return Ok(Stream::Plain(socket));
@@ -95,7 +125,7 @@ pub async fn open(host: &Host, encryption: Encryption, tls: &TlsOptions, deadlin
     Ok(Stream::Tls(Box::new(stream.map_err(|e| Failure::Tls(sqlstate::io_error(&e)))?)))
 }
 
-async fn tcp(name: &str, port: u16, deadline: Option<Instant>) -> Result<Socket, Error> {
+async fn tcp(name: &str, port: u16, keepalive: Keepalive, deadline: Option<Instant>) -> Result<Socket, Error> {
     let addresses: Vec<_> = match tokio::net::lookup_host((name, port)).await {
         Ok(found) => found.collect(),
         Err(e) => {
@@ -113,7 +143,7 @@ async fn tcp(name: &str, port: u16, deadline: Option<Instant>) -> Result<Socket,
             Some(share) => tokio::time::timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             None => connecting.await,
         };
-        match result.and_then(|stream| prepare(&stream).map(|()| stream)) {
+        match result.and_then(|stream| prepare(&stream, keepalive).map(|()| stream)) {
             Ok(stream) => return Ok(Socket::new(Io::Tcp(stream))),
             Err(e) => last = tcp_error(&e),
         }
@@ -121,11 +151,13 @@ async fn tcp(name: &str, port: u16, deadline: Option<Instant>) -> Result<Socket,
     Err(last)
 }
 
-/// No delay for small messages; a dead peer is noticed after two minutes of silence.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
+/// No delay for small messages; a dead peer is noticed, whether it owes us bytes or we have sent it some.
+fn prepare(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let Keepalive { idle, interval, count } = keepalive;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count))?;
+    socket.set_tcp_user_timeout(Some(idle + keepalive.answer()))
 }
 
 /// Asks for TLS (manual, "SSL Session Encryption"). Exactly one byte is read: nothing that a man in the

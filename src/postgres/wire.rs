@@ -8,7 +8,7 @@ use super::connect::{ConnectOptions, Host, TlsOptions, within};
 use super::copy::CopyOut;
 use super::frame::{self, BUFFER_BYTES, Body, Buffer, Header, Report, garbage};
 use super::startup::{self, Hold, unexpected};
-use super::transport::{self, Encryption, Stream};
+use super::transport::{self, Encryption, Keepalive, Stream};
 use super::{connect, sqlstate};
 use crate::error::{Context, Error, Result};
 use bytes::BytesMut;
@@ -30,6 +30,7 @@ pub struct Connection {
     key: i32,
     host: Host,
     tls: TlsOptions,
+    keepalive: Keepalive,
     timeout: Duration,
 }
 
@@ -55,6 +56,7 @@ impl Connection {
             key: 0,
             host: host.clone(),
             tls: options.tls.clone(),
+            keepalive: options.keepalive,
             timeout: options.connect_timeout,
         };
         startup::login(&mut connection, options).await?;
@@ -139,7 +141,8 @@ impl Connection {
     /// Can stop this session's command from another task.
     pub fn cancel_token(&self) -> CancelToken {
         let encryption = if self.is_tls() { Encryption::Required } else { Encryption::Plain };
-        CancelToken { host: self.host.clone(), tls: self.tls.clone(), encryption, timeout: self.timeout, pid: self.pid, key: self.key }
+        let (host, tls) = (self.host.clone(), self.tls.clone());
+        CancelToken { host, tls, encryption, keepalive: self.keepalive, timeout: self.timeout, pid: self.pid, key: self.key }
     }
 
     /// Says goodbye, so that the server does not log a lost connection. Dropping is enough otherwise.
@@ -294,6 +297,7 @@ pub struct CancelToken {
     host: Host,
     tls: TlsOptions,
     encryption: Encryption,
+    keepalive: Keepalive,
     timeout: Duration,
     pid: i32,
     key: i32,
@@ -307,7 +311,7 @@ impl CancelToken {
     }
 
     async fn send(&self) -> Result<()> {
-        let mut stream = transport::open(&self.host, self.encryption, &self.tls, connect::deadline(self.timeout)).await?;
+        let mut stream = transport::open(&self.host, self.encryption, &self.tls, self.keepalive, connect::deadline(self.timeout)).await?;
         let mut out = BytesMut::new();
         frontend::cancel_request(self.pid, self.key, &mut out);
         let io = |e: std::io::Error| sqlstate::io_error(&e);

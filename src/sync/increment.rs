@@ -237,14 +237,22 @@ mod tests {
     }
 
     fn field(text: &str, nulls: NullCursor, lag_seconds: u64) -> CursorField {
-        let mut table = TableInfo::of_columns(&[("id", "int8"), ("at", "timestamptz"), ("made", "date"), ("f", "float8"), ("n", "numeric"), ("a:b", "int4")]);
+        let mut table = TableInfo::of_columns(&[
+            ("id", "int8"),
+            ("at", "timestamptz"),
+            ("made", "date"),
+            ("f", "float8"),
+            ("n", "numeric"),
+            ("a:b", "int4"),
+        ]);
         table.columns[0].not_null = true;
         CursorField::resolve(text, &table, nulls, lag_seconds).expect("a cursor")
     }
 
     #[test]
     fn what_is_new() {
-        let since = |text, nulls, lag, values: &[Option<&str>], quiet, late| field(text, nulls, lag).since(&cursor(values, quiet), late, 150_000);
+        let since =
+            |text, nulls, lag, values: &[Option<&str>], quiet, late| field(text, nulls, lag).since(&cursor(values, quiet), late, 150_000);
         let new = NullCursor::NewRows;
         assert_eq!(since("id", new, 0, &[Some("7")], true, Some("L")), r#"("id" >= '7' AND ("id" > '7' OR L))"#);
         assert_eq!(since("id", new, 0, &[Some("7")], false, Some("L")), r#"("id" IS NOT NULL AND ("id" > '7' OR L))"#);
@@ -262,7 +270,10 @@ mod tests {
         // Only a numeric of a server that has them can be infinite.
         assert!(field("n", new, 0).since(&cursor(&[Some("1")], true), Some("L"), 150_000).contains("'-Infinity' AND L"));
         assert!(!field("n", new, 0).since(&cursor(&[Some("1")], true), Some("L"), 130_000).contains("= '-Infinity'"));
-        assert_eq!(since("made:id", new, 0, &[None, Some("7")], true, None), r#"("made" IS NOT NULL AND isfinite("made")) OR ("made" IS NULL AND "id" > '7')"#);
+        assert_eq!(
+            since("made:id", new, 0, &[None, Some("7")], true, None),
+            r#"("made" IS NOT NULL AND isfinite("made")) OR ("made" IS NULL AND "id" > '7')"#
+        );
     }
 
     #[test]

@@ -49,6 +49,12 @@ impl Keeper {
         }
     }
 
+    /// Whether saving now keeps to its share of the time.
+    pub fn is_rested(&self) -> bool {
+        let inner = self.lock();
+        inner.saved.elapsed() >= inner.cost * SHARE
+    }
+
     /// Changes the state and saves it before it returns.
     pub fn commit(&self, change: impl FnOnce(&mut State)) -> Result<()> {
         let mut inner = self.lock();

@@ -53,6 +53,8 @@ pub struct Effort {
     pub readers: usize,
     /// Attempts after the first, when a failure is transient.
     pub retries: u32,
+    /// Age of the exported snapshot at which the run stops; zero means none.
+    pub max_snapshot_age: Duration,
     /// Standbys to read from.
     pub replicas: Replicas,
     /// Whether a parent of plain inheritance is read with its children.
@@ -187,7 +189,7 @@ impl<D: Destination> Run<D> {
 
     async fn attempt(&mut self) -> Result<()> {
         let options = replica::choose(&self.options, &self.effort.replicas).await?;
-        let exported = Exported::take(&options, &self.relations()).await?;
+        let exported = Exported::take(&options, &self.relations()).await?.bounded(self.effort.max_snapshot_age);
         tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
         self.read(&options, &exported).await.map_err(|error| exported.cause(error))
     }

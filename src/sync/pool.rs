@@ -21,7 +21,7 @@ use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -107,8 +107,10 @@ async fn drive<'a, T: Table>(
     exported: &'a Exported,
     keeper: &'a Keeper,
 ) -> Result<()> {
+    let mut watch = pin!(exported.watch());
     loop {
-        if settling.is_none() && !complete.is_empty() {
+        // With thousands of tables each save takes its time: those that become complete meanwhile share it.
+        if settling.is_none() && !complete.is_empty() && (keeper.is_rested() || tasks.is_empty()) {
             *settling = Some(Box::pin(settle_streams(shared, std::mem::take(&mut complete), exported, keeper)));
         }
         tokio::select! {
@@ -117,17 +119,15 @@ async fn drive<'a, T: Table>(
                 *settling = None;
                 outcome?;
             }
+            reason = &mut watch, if !tasks.is_empty() => return Err(reason),
             Some(event) = finished.recv() => complete.extend(on_staged(shared, event, exported, keeper)?),
             joined = tasks.join_next(), if !tasks.is_empty() => match joined {
                 Some(Ok(outcome)) => outcome?,
                 Some(Err(panic)) => return Err(Error::bug(format!("a reader stopped: {panic}"))),
                 None => {}
             },
-            () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() => {
+            () = tokio::time::sleep(Duration::from_millis(200)), if !tasks.is_empty() || !complete.is_empty() => {
                 keeper.flush()?;
-                if !exported.seems_alive() {
-                    exported.assert_alive().await?;
-                }
             }
             else => return Ok(()),
         }

@@ -24,8 +24,22 @@ pub fn bank(label: &str, last_row_gated: bool) -> Database {
     database
 }
 
-/// Transfers that go on until the child is killed.
-pub fn transfers(database: &Database) -> Child {
+/// Transfers that go on until this is dropped.
+pub struct Transfers {
+    database: Database,
+    child: Child,
+}
+
+impl Drop for Transfers {
+    fn drop(&mut self) {
+        // A server process that computes does not notice that its client is gone.
+        self.database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'DO $$ DECLARE x bigint%'");
+        self.child.wait().expect("wait for psql");
+    }
+}
+
+/// Begins transfers.
+pub fn transfers(database: &Database) -> Transfers {
     let mut child = database.psql().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start psql");
     let loop_for_ever = format!(
         "DO $$ DECLARE x bigint; BEGIN FOR i IN 1..100000000 LOOP
@@ -37,7 +51,7 @@ pub fn transfers(database: &Database) -> Child {
          END LOOP; END $$;"
     );
     child.stdin.take().expect("standard input").write_all(loop_for_ever.as_bytes()).expect("write to psql");
-    child
+    Transfers { database: database.clone(), child }
 }
 
 /// Panics unless the three tables in the destination belong to the same instant. Gives the number of transfers seen.
@@ -69,7 +83,7 @@ fn transfers_between_two_tables_during_the_sync() {
     let database = bank("bank", false);
     let job = Job::new(&database);
     job.discover();
-    let mut writer = transfers(&database);
+    let writer = transfers(&database);
     wait_until("transfers go on", 20, || ledger(&database) > 50);
     for _ in 0..3 {
         let before = ledger(&database);
@@ -78,8 +92,7 @@ fn transfers_between_two_tables_during_the_sync() {
         assert!(seen >= before, "only {seen} of {before} transfers seen");
         wait_until("transfers go on during the sync", 20, || ledger(&database) > seen);
     }
-    writer.kill().expect("stop the transfers");
-    writer.wait().expect("wait for psql");
+    drop(writer);
 }
 
 /// The sharpest case: one table has been read, the other is still being read while both change.
@@ -92,10 +105,9 @@ fn transfers_while_one_table_is_held_back() {
     let run = job.start(&Job::SYNC);
     gate.wait_for_reader();
     let before = ledger(&database);
-    let mut writer = transfers(&database);
+    let writer = transfers(&database);
     wait_until("transfers go on", 20, || ledger(&database) > before + 100);
-    writer.kill().expect("stop the transfers");
-    writer.wait().expect("wait for psql");
+    drop(writer);
     gate.open();
     run.finish().succeeded();
     assert_eq!(assert_one_instant(&job), before);

@@ -9,6 +9,7 @@ pub mod literals;
 pub mod majors;
 pub mod pooler;
 pub mod postgres;
+pub mod proxy;
 pub mod readback;
 pub mod s3;
 
