@@ -117,7 +117,7 @@ impl Connection {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// The query that gives this session its settings for the transaction, or until it ends; see [`startup::settings`].
+    /// The query that gives this session its settings for the transaction, or until it ends; see `startup::settings`.
     pub fn settings(&self, options: &ConnectOptions, local: bool) -> String {
         let hold = if local { Hold::Transaction } else { Hold::Session(self.pid) };
         startup::settings(options, self.server_version(), hold, self.parameter("server_encoding") == Some("SQL_ASCII"))
