@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Tables per LOCK statement, because one statement naming thousands is slow to parse and hard to read in a log.
 const LOCKS_PER_STATEMENT: usize = 200;
-/// How long to wait for asynchronous commits to reach the disk; `wal_writer_delay` is 200 ms unless changed.
+/// How long to wait for asynchronous commits to reach the disk beyond what the server promises, and in all if it does not say.
+const FLUSH_MARGIN: Duration = Duration::from_millis(400);
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
 /// Between two looks at the snapshot's age and its session.
 const WATCH: Duration = Duration::from_millis(200);
@@ -198,15 +199,27 @@ async fn heaps(session: &Session, relations: &[(String, String, Option<String>)]
     Ok(found)
 }
 
-/// Whether the log is on disk up to `lsn` (waits a little for asynchronous commits). Only then can a crash of the server not
-/// take back a transaction that the snapshot shows.
+/// Waits until a crash of the server cannot take back a transaction that the snapshot shows; false if that is not known.
+///
+/// That is so when the log is on disk up to `lsn`. It need not get there: what a transaction that is still open has written stays in
+/// memory while the server has nothing else to do. But a commit that is visible is on disk already, or is an asynchronous one, which
+/// the WAL writer flushes within three times `wal_writer_delay` (manual, "Asynchronous Commit").
 async fn flushed(session: &Session, lsn: &str) -> Result<bool> {
     let started = Instant::now();
-    let query = format!("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn", quote::literal(lsn));
+    let query = format!(
+        "SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn, (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_writer_delay')",
+        quote::literal(lsn)
+    );
     loop {
         let row = session.row(&query).await?;
-        if row.get(0) || started.elapsed() > FLUSH_WAIT {
-            return Ok(row.get(0));
+        let delay = row.get::<_, Option<i64>>(1).and_then(|delay| u64::try_from(delay).ok());
+        // A little more: the writer wakes up late on a busy machine.
+        let surely = delay.map(|delay| Duration::from_millis(3 * delay) + FLUSH_MARGIN);
+        if row.get(0) || surely.is_some_and(|surely| started.elapsed() > surely) {
+            return Ok(true);
+        }
+        if surely.is_none() && started.elapsed() > FLUSH_WAIT {
+            return Ok(false);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
