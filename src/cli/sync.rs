@@ -111,7 +111,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         tracing::info!("max_threads is 1, and two connections are the least: one reads, one holds the snapshot");
     }
     let terms = Terms { wire: source.wire(), incremental: source.incremental };
-    let plans = plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms).await?;
+    let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await?;
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);
@@ -142,14 +142,14 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         chunk_rows: source.backfill.chunk_rows,
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };
-    let mut run = Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans).await?;
+    let mut run = unless_stopped(Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans)).await?;
     let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
     let memory = effort.memory.clone();
     let outcome = tokio::select! {
         outcome = run.load() => outcome,
         () = memory.watch(limit) => Ok(()),
         () = report.watch() => Ok(()),
-        () = shutdown::requested() => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
+        () = shutdown::requested() => Err(stopped()),
     };
     let saved = run.save();
     report.finish();
@@ -168,6 +168,18 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         }
         Some(_) => error,
     })
+}
+
+/// Does what comes before the first row is read, unless a signal asks to stop.
+async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = shutdown::requested() => Err(stopped()),
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")
 }
 
 /// Keeps the streams named with `--only`.

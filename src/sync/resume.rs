@@ -119,8 +119,7 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, ground: Ground<'_>) -> Result<Wo
         // Committed, but the table has changed since: it is loaded anew, so that all tables show one instant.
         return start(stream, &mut table, ground).await;
     }
-    let remembered = parts::<T::Part>(id, &held)?;
-    let adopted: Vec<_> = table.adopt(remembered.clone()).await?.into_iter().flatten().collect();
+    let adopted: Vec<_> = table.adopt(parts(id, &held)?).await?.into_iter().flatten().collect();
     let values = adopted.iter().map(value).collect::<Result<HashSet<_>>>()?;
     let (kept, lost): (Vec<_>, Vec<_>) = load.chunks.into_iter().partition(|chunk| values.contains(&chunk.part.to_string()));
     load.chunks = kept.into_iter().map(|chunk| StagedChunk { read_at: exported.moment.clone(), ..chunk }).collect();

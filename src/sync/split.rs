@@ -27,6 +27,10 @@ pub struct Terms {
 }
 
 impl Terms {
+    fn size(self) -> Size {
+        Size { bytes: self.target_bytes, rows: self.chunk_rows.unwrap_or(ROWS_TOGETHER) }
+    }
+
     /// The same in terms of this table.
     pub fn of(self, table: &TableInfo) -> Self {
         match (self.chunk_rows, table.bytes, table.estimated_rows) {
@@ -80,7 +84,7 @@ async fn cut(
     let heaps: Vec<_> = table.leaves.iter().filter(|leaf| whole.tree || leaf.oid == whole.oid).collect();
     let sampled = !heaps.is_empty() && heaps.iter().all(|leaf| !leaf.foreign) && table.kind != RelationKind::View;
     let pages = sampled.then(|| heaps.iter().map(|leaf| leaf.pages).sum::<u64>());
-    let size = Size { bytes: terms.target_bytes, rows: terms.chunk_rows.unwrap_or(ROWS_TOGETHER) };
+    let size = terms.size();
     let Some(sample) = Sample::of(&whole, key, aim.filter.as_deref(), pages, size) else { return Ok(vec![whole]) };
     let by_pages = pages.filter(|_| !whole.tree && terms.server_version >= pages::TID_RANGE_SCAN && table.access == Access::Leaves);
     let mut chunks = Vec::new();
@@ -142,7 +146,7 @@ async fn by_index(client: &Client, plan: &StreamPlan, table: &TableInfo, aim: &A
     }
     let column = plan.cursor.as_ref().and_then(|field| field.columns.first());
     let key = column.map(|column| Key { columns: vec![column.name.clone()], nullable: column.nullable });
-    let size = Size { bytes: terms.target_bytes, rows: terms.chunk_rows.unwrap_or(ROWS_TOGETHER) };
+    let size = terms.size();
     let sample = key.filter(|_| rows > size.rows).and_then(|key| Some((Sample::of(&whole, &key, aim.filter.as_deref(), None, size)?, key)));
     Ok(Some(match sample {
         Some((sample, key)) => take(client, plan, &whole, &key, &sample).await?.into_iter().map(|(chunk, _)| chunk).collect(),

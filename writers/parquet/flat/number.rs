@@ -5,7 +5,7 @@ use parquet::data_type::{ByteArray, FixedLenByteArray};
 use parquet::file::statistics::{Statistics, ValueStatistics};
 
 /// A value of fixed width.
-pub(super) trait Number: Copy + Send + 'static {
+pub(super) trait Number: Copy + PartialOrd + Send + 'static {
     /// Whether numbers of this type may be stored as deltas.
     const HAS_DELTAS: bool = false;
 
@@ -13,10 +13,16 @@ pub(super) trait Number: Copy + Send + 'static {
     fn hash_bits(self) -> u64;
 
     /// Whether both are one value, bit for bit.
-    fn is(self, other: Self) -> bool;
+    #[inline]
+    fn is(self, other: Self) -> bool {
+        self == other
+    }
 
     /// Whether it comes before the other one in the column's order.
-    fn is_below(self, other: Self) -> bool;
+    #[inline]
+    fn is_below(self, other: Self) -> bool {
+        self < other
+    }
 
     /// The smallest and the largest; of floats, without those that have no place in the order.
     fn bounds(values: &[Self]) -> Option<(Self, Self)> {
@@ -60,16 +66,6 @@ macro_rules! whole {
                 self as u64
             }
 
-            #[inline]
-            fn is(self, other: Self) -> bool {
-                self == other
-            }
-
-            #[inline]
-            fn is_below(self, other: Self) -> bool {
-                self < other
-            }
-
             fn plain(values: &[Self], _: usize, out: &mut Vec<u8>) {
                 out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             }
@@ -101,11 +97,6 @@ macro_rules! float {
                 self.to_bits() == other.to_bits()
             }
 
-            #[inline]
-            fn is_below(self, other: Self) -> bool {
-                self < other
-            }
-
             /// NaN has no place in the order. A zero may stand for one of the other sign (`Statistics` in `parquet.thrift`).
             fn bounds(values: &[Self]) -> Option<(Self, Self)> {
                 let mut numbers = values.iter().copied().filter(|value| !value.is_nan());
@@ -135,16 +126,6 @@ macro_rules! sixteen {
             #[inline]
             fn hash_bits(self) -> u64 {
                 self as u64 ^ ((self >> 64) as u64).rotate_left(29)
-            }
-
-            #[inline]
-            fn is(self, other: Self) -> bool {
-                self == other
-            }
-
-            #[inline]
-            fn is_below(self, other: Self) -> bool {
-                self < other
             }
 
             fn plain(values: &[Self], width: usize, out: &mut Vec<u8>) {
