@@ -42,6 +42,7 @@ pub async fn all<D: Destination>(subject: &Subject<D>) {
     an_empty_table_is_readable(subject).await;
     a_commit_without_rows_moves_the_token(subject).await;
     names_do_not_collide(subject).await;
+    columns_that_only_partition_are_not_written(subject).await;
     dropping_a_table_removes_everything(subject).await;
     a_crash_leaves_the_old_or_the_new(subject, Commit::Append).await;
     a_crash_leaves_the_old_or_the_new(subject, Commit::Replace).await;
@@ -49,7 +50,7 @@ pub async fn all<D: Destination>(subject: &Subject<D>) {
 
 /// The table of a promise: one column `id`.
 pub fn spec(name: &str) -> TableSpec {
-    TableSpec { database: "conformance".into(), name: name.into(), schema: schema(), partition_regex: String::new() }
+    TableSpec { database: "conformance".into(), name: name.into(), schema: schema(), ..TableSpec::default() }
 }
 
 /// The values of the column `id`, sorted.
@@ -275,6 +276,25 @@ pub async fn names_do_not_collide<D: Destination>(subject: &Subject<D>) {
         assert_eq!(open(subject, name).await.committed(), Some(&token(name)), "{name:?}");
         assert_eq!(rows(subject, name).await, [number], "{name:?}");
     }
+}
+
+/// [`TableSpec::partition_only`]: batches carry them, the table does not.
+pub async fn columns_that_only_partition_are_not_written<D: Destination>(subject: &Subject<D>) {
+    let only = Arc::new(Field::new("only", DataType::Int64, true));
+    let spec = TableSpec { partition_only: vec![only], partition_regex: "/{only,,}".into(), ..spec("only") };
+    let mut table = (subject.fresh)().await.open(&spec).await.expect("open");
+    let column = || Arc::new(Int64Array::from(vec![7, 8]));
+    let batch = RecordBatch::try_new(spec.batches(), vec![column(), column()]).expect("a batch");
+    let staged = table.stage(part("g1", 0), stream::iter([Ok::<_, Error>(batch)])).await.expect("stage");
+    table.commit(vec![staged], token("a"), Commit::Replace).await.expect("commit");
+    assert_eq!(rows(subject, "only").await, [7, 8]);
+    drop(table);
+    // The same table without them: its columns are the same.
+    let mut table = open(subject, "only").await;
+    table.check_append().expect("no column is missing");
+    let parts = vec![stage(&table, "g2", 0, &[9]).await];
+    table.commit(parts, token("b"), Commit::Append).await.expect("commit");
+    assert_eq!(rows(subject, "only").await, [7, 8, 9]);
 }
 
 /// [`Destination::drop_table`].

@@ -21,11 +21,14 @@ mod error;
 pub mod memory;
 mod naming;
 pub mod parquet;
+mod partition;
 mod secret;
 mod storage;
 mod table;
+mod transform;
 
 pub use error::{Error, Kind, Result, Retry};
+pub use partition::partition_columns;
 pub use secret::Secret;
 pub use table::{Commit, Part, PartName, Stats, TableSpec, Token};
 
@@ -65,7 +68,7 @@ pub trait Destination: Send + Sync + 'static {
 /// let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![1, 2, 3]))]).expect("one column");
 ///
 /// let lake = Memory::new();
-/// let spec = TableSpec { database: "shop".into(), name: "orders".into(), schema, partition_regex: String::new() };
+/// let spec = TableSpec { database: "shop".into(), name: "orders".into(), schema, ..TableSpec::default() };
 /// let mut orders = lake.open(&spec).await?;
 ///
 /// // Nobody sees the part before the commit; the next run would find it with `adopt`.

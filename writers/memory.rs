@@ -27,7 +27,9 @@ pub struct MemoryTable {
     stored: Arc<Mutex<Stored>>,
     /// As of the last commit: `committed` lends it out, which a lock could not.
     token: Option<Token>,
-    schema: SchemaRef,
+    /// How many columns are written.
+    columns: usize,
+    batches: SchemaRef,
     label: String,
 }
 
@@ -85,7 +87,7 @@ impl Destination for Memory {
             stored.open = true;
             stored.token.clone()
         };
-        Ok(MemoryTable { stored, token, schema: spec.schema.clone(), label })
+        Ok(MemoryTable { stored, token, columns: spec.schema.fields().len(), batches: spec.batches(), label })
     }
 
     async fn drop_table(&self, database: &str, name: &str) -> Result<()> {
@@ -106,12 +108,15 @@ impl Table for MemoryTable {
         S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (stored, schema, label) = (self.stored.clone(), self.schema.clone(), self.label.clone());
+        let (stored, schema, columns, label) = (self.stored.clone(), self.batches.clone(), self.columns, self.label.clone());
         async move {
-            let batches: Vec<_> = batches.try_collect().await?;
+            let batches: Vec<RecordBatch> = batches.try_collect().await?;
             if batches.iter().any(|batch| batch.schema() != schema) {
                 return Err(Error::new(Kind::Bug, format!("a batch of part {name} does not have the schema of {label}")).into());
             }
+            let written: Vec<usize> = (0..columns).collect();
+            let batches = batches.iter().map(|batch| batch.project(&written)).collect::<std::result::Result<Vec<_>, _>>();
+            let batches = batches.map_err(|e| Error::new(Kind::Bug, "cannot leave out columns").because(e))?;
             let stats = Stats {
                 rows: batches.iter().map(|b| b.num_rows() as u64).sum(),
                 files: 0,

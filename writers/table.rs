@@ -1,8 +1,10 @@
 //! The values that travel between an engine and a writer. No I/O here.
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a table should look like in the destination.
 #[derive(Clone, Debug)]
@@ -11,10 +13,32 @@ pub struct TableSpec {
     pub database: String,
     /// Table name within the database.
     pub name: String,
-    /// Columns, in order. Each batch staged later has exactly this schema.
+    /// Columns, in order. Each batch staged later has exactly these, and after them those of `partition_only`.
     pub schema: SchemaRef,
-    /// Partition expression in the destination's own grammar; empty means none.
+    /// Partition expression in one of OLake's grammars; empty means none.
     pub partition_regex: String,
+    /// Columns that batches carry for the expression alone; they are not written.
+    pub partition_only: Vec<FieldRef>,
+    /// Other names that the expression may use, each for a column of `schema` or `partition_only`.
+    pub partition_names: BTreeMap<String, String>,
+}
+
+impl Default for TableSpec {
+    fn default() -> Self {
+        let (database, name, partition_regex) = (String::new(), String::new(), String::new());
+        let schema = Arc::new(Schema::empty());
+        Self { database, name, schema, partition_regex, partition_only: Vec::new(), partition_names: BTreeMap::new() }
+    }
+}
+
+impl TableSpec {
+    /// The schema of the batches that are staged.
+    pub fn batches(&self) -> SchemaRef {
+        match self.partition_only.is_empty() {
+            true => self.schema.clone(),
+            false => Arc::new(Schema::new(self.schema.fields().iter().chain(&self.partition_only).cloned().collect::<Vec<_>>())),
+        }
+    }
 }
 
 /// The name of a part: deterministic, so that staging again after a crash replaces and never adds.

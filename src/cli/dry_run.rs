@@ -31,7 +31,7 @@ pub async fn print(
             .iter()
             .map(|c| json!({"estimated_rows": c.estimated_rows, "estimated_bytes": c.estimated_bytes, "query": chunks::query(select, c, aim.filter.as_deref(), plan.wire)}))
             .collect();
-        let columns: Vec<_> = plan.schema.fields().iter().map(|f| json!({"name": f.name(), "type": f.data_type().to_string()})).collect();
+        let columns: Vec<_> = plan.spec.schema.fields().iter().map(|f| json!({"name": f.name(), "type": f.data_type().to_string()})).collect();
         super::print(&json!({
             "stream": plan.id, "destination": format!("{}.{}", plan.spec.database, plan.spec.name), "rows": aim.how, "columns": columns, "chunks": chunks,
         }));

@@ -31,25 +31,33 @@ struct Condition {
 }
 
 impl Filter {
-    /// Reads the filter of a chosen stream. A filter acts whether or not `normalization` is set.
+    /// Reads the filter of a chosen stream, with a word for the user if the file says two things. A filter acts whether or not
+    /// `normalization` is set. Of two different ones `filter_config` acts with `normalization`, and `filter` without, as in OLake.
     ///
     /// # Errors
-    /// Both forms at once, a malformed filter, more than two conditions, a column for which `known` is false.
-    pub fn parse(metadata: &StreamMetadata, known: impl Fn(&str) -> bool) -> Result<Option<Self>> {
-        let legacy = metadata.filter.trim();
-        let config = metadata.filter_config.as_ref().filter(|config| !config.is_null());
-        let filter = match (legacy, config) {
-            ("", None) => return Ok(None),
-            ("", Some(config)) => parse_config(config)?,
-            (legacy, None) => Some(parse_legacy(legacy).map_err(|error| error.doing("filter"))?),
-            (_, Some(_)) => return Err(Error::config("both \"filter\" and \"filter_config\" are set").hint("keep one of them")),
+    /// A malformed filter, more than two conditions, a column for which `known` is false.
+    pub fn parse(metadata: &StreamMetadata, known: impl Fn(&str) -> bool) -> Result<(Option<Self>, Option<String>)> {
+        let legacy = match metadata.filter.trim() {
+            "" => None,
+            text => Some(parse_legacy(text).map_err(|error| error.doing("filter"))?),
+        };
+        let config = metadata.filter_config.as_ref().filter(|config| !config.is_null()).map(parse_config).transpose()?.flatten();
+        let (filter, note) = match (legacy, config) {
+            (Some(legacy), Some(config)) if legacy == config => (Some(legacy), None),
+            (Some(legacy), Some(config)) => {
+                let structured = metadata.normalization == Some(true);
+                let (acts, not) = if structured { ("filter_config", "filter") } else { ("filter", "filter_config") };
+                let note = format!("both filter and filter_config are set, and they differ: {acts} acts, {not} does not; remove one of them");
+                (Some(if structured { config } else { legacy }), Some(note))
+            }
+            (legacy, config) => (config.or(legacy), None),
         };
         for condition in filter.iter().flat_map(|filter| &filter.conditions) {
             if !known(&condition.column) {
                 return Err(Error::config(format!("the filter names the unknown column {:?}", condition.column)));
             }
         }
-        Ok(filter)
+        Ok((filter, note))
     }
 
     /// The condition in SQL, without `WHERE`. `columns` are those of the table as it is now.
@@ -303,7 +311,7 @@ mod tests {
 
     fn sql(metadata: &StreamMetadata) -> Result<Option<String>> {
         let columns = columns();
-        let filter = Filter::parse(metadata, |name| columns.iter().any(|column| column.name == name))?;
+        let (filter, _) = Filter::parse(metadata, |name| columns.iter().any(|column| column.name == name))?;
         filter.map(|filter| filter.to_sql(&columns)).transpose()
     }
 
@@ -388,16 +396,25 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_contradict() {
-        let metadata =
-            StreamMetadata { filter: "id = 1".into(), filter_config: Some(json!({"conditions": []})), ..StreamMetadata::default() };
-        assert!(sql(&metadata).is_err());
+    fn of_two_filters_one_acts_and_the_user_is_told() {
+        let both = |normalization: Option<bool>, config: Value| {
+            let metadata =
+                StreamMetadata { filter: "id = 1".into(), filter_config: Some(config), normalization, ..StreamMetadata::default() };
+            let (filter, note) = Filter::parse(&metadata, |_| true).unwrap();
+            (filter.unwrap().to_sql(&columns()).unwrap(), note.is_some())
+        };
+        let condition = |value: Value| json!({"conditions": [{"column": "id", "operator": "=", "value": value}]});
+        let sql = |value: u8| format!(r#"("id" = '{value}'::"pg_catalog"."int4")"#);
+        assert_eq!(both(Some(true), condition(json!(2))), (sql(2), true));
+        assert_eq!(both(Some(false), condition(json!(2))), (sql(1), true));
+        assert_eq!(both(None, condition(json!("1"))), (sql(1), false), "they say the same");
+        assert_eq!(both(Some(true), json!({"conditions": []})), (sql(1), false));
     }
 
     #[test]
     fn a_column_that_is_gone_is_a_schema_error() {
         let metadata = StreamMetadata { filter: "id = 1".into(), ..StreamMetadata::default() };
-        let filter = Filter::parse(&metadata, |_| true).unwrap().unwrap();
+        let filter = Filter::parse(&metadata, |_| true).unwrap().0.unwrap();
         assert_eq!(filter.to_sql(&[]).unwrap_err().kind(), crate::error::Kind::Schema);
     }
 }

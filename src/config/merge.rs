@@ -57,6 +57,7 @@ pub fn merge(old: &StreamsFile, new: StreamsFile) -> StreamsFile {
                     let mut kept = StreamMetadata { selected_columns, ..metadata.clone() };
                     kept.column_types.retain(|name, _| exists(name));
                     kept.special_values.retain(|name, _| exists(name));
+                    kept.flatten.retain(|name, _| exists(name));
                     Some(kept)
                 })
                 .collect();
@@ -199,6 +200,7 @@ fn differs(old_metadata: &StreamMetadata, old: &Stream, metadata: &StreamMetadat
             metadata.use_source_column_names,
             metadata.column_types.clone(),
             metadata.special_values.clone(),
+            metadata.flatten.clone(),
         )
     };
     let placed = |stream: &Stream| (stream.sync_mode.clone(), stream.destination_database.clone(), stream.destination_table.clone());

@@ -19,6 +19,7 @@ mod dialect_noesis;
 mod dialect_transferia;
 pub mod expand;
 pub mod filter;
+pub mod flatten;
 pub mod iceberg;
 mod keywords;
 pub mod load;

@@ -34,7 +34,7 @@ pub struct StreamMetadata {
     /// Column by whose values the backfill is cut into chunks, of any type that can be sorted; ours: several, separated by commas, each NOT NULL. Absent: tables are cut by their pages, which needs no column.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub chunk_column: String,
-    /// Partition expression in the destination's grammar; empty means none.
+    /// How rows are divided into folders or partitions, empty means not: OLake's `/year={created_at,,YYYY}/{country,'none',}` (column, default, granularity) or its `/{created_at, day}/{id, bucket[16]}` (column, Iceberg's transform). A column is named as in the source or as in the destination, and need not be selected.
     #[serde(default)]
     pub partition_regex: String,
     /// Name of the stream.
@@ -48,10 +48,10 @@ pub struct StreamMetadata {
     /// Keep column names as they are (true) or reformat them to `[a-z0-9_]` (false).
     #[serde(default)]
     pub use_source_column_names: bool,
-    /// Legacy filter: `column op value [and|or column op value]`.
+    /// Legacy filter: `column op value [and|or column op value]`. As in OLake it gives way to a `filter_config` with conditions if `normalization` is set, and else goes before it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub filter: String,
-    /// Structured filter.
+    /// Structured filter: `{"logical_operator": "and", "conditions": [{"column": "id", "operator": ">", "value": 7}]}`, one condition or two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter_config: Option<Value>,
     /// Chosen columns; absent means all.
@@ -63,6 +63,9 @@ pub struct StreamMetadata {
     /// Ours: what becomes of values that a destination type has no place for (NaN and infinities in a decimal, infinite dates and timestamps, 24:00), by column, `*` for all others: `error`, `null`, `clamp` or `string`. Absent: `error`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub special_values: BTreeMap<String, String>,
+    /// Ours: json columns whose first level becomes columns, beside the column itself: `{"payload": {"id": "integer", "kind": "string"}}` makes `payload_id` and `payload_kind`; `{"payload": "*"}` takes every key that is there when the run begins, as text, for which the column is read from end to end first. What is nested deeper becomes JSON text.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub flatten: Map<String, Value>,
 }
 
 impl StreamMetadata {

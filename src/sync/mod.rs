@@ -11,13 +11,16 @@
 
 pub mod advance;
 pub mod backfill;
+mod flatten;
 pub mod increment;
 pub mod keeper;
 pub mod meter;
+mod olake_columns;
 pub mod pace;
 pub mod plan;
 pub mod pool;
 pub mod resume;
+mod row_json;
 pub mod schedule;
 pub mod settle;
 pub mod split;
@@ -112,7 +115,8 @@ pub async fn plan_streams(
     let tables = catalog::load_tables(&session.client, &names, collapse).await?;
     let labels = catalog::enum_labels(&session.client).await?;
     let mut plans = Vec::with_capacity(tables.len());
-    for (chosen, table) in chosen.into_iter().zip(tables) {
+    for (mut chosen, table) in chosen.into_iter().zip(tables) {
+        flatten::find_keys(&session, &mut chosen, &table).await?;
         let mut plan = plan::plan(chosen, &table, now, terms)?;
         plan.fingerprint.push_str(&format!("|{}|{}", options.user, enum_labels(&table, &labels)));
         if plan.filter.is_some() || plan.key.is_some() || plan.cursor.is_some() {

@@ -1,10 +1,12 @@
 //! What a chosen stream becomes: columns, expressions to select, Arrow schema, destination. Pure: values in, values out.
 
 use super::increment::CursorField;
+use super::olake_columns::{OlakeColumn, instant, olake_column, synthetic};
+use super::{flatten, row_json};
 use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
 use crate::config::naming;
-use crate::config::selection::{self, Chosen};
+use crate::config::selection::{self, Chosen, ChosenColumn, OLAKE_COLUMNS};
 use crate::config::source::Incremental;
 use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
@@ -14,8 +16,8 @@ use crate::types::pg_type::PgType;
 use crate::types::special::SpecialValues;
 use crate::types::{self, ColumnPlan, Wire};
 use arrow::datatypes::{Schema, SchemaRef};
-use chrono::{DateTime, SecondsFormat, Utc};
-use std::collections::HashSet;
+use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use writers::TableSpec;
 
@@ -40,8 +42,6 @@ pub struct StreamPlan {
     pub key: Option<Key>,
     /// What tells new rows from old ones, if the stream is incremental.
     pub cursor: Option<CursorField>,
-    /// Columns in the destination.
-    pub schema: SchemaRef,
     /// The table in the destination.
     pub spec: TableSpec,
     /// Changes when staged chunks of another plan are of no use for this one.
@@ -80,43 +80,32 @@ pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms
 fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
     let Terms { wire, incremental } = *terms;
     refuse_what_is_not_built(&chosen)?;
-    let mut notes = Vec::new();
-    let mut columns = Vec::new();
-    let mut select = Vec::new();
-    let mut select_added = Vec::new();
-    let mut push =
-        |column: &ColumnInfo, name: &str, wanted: &ColumnType, special: SpecialValues, [first, added]: [&str; 2]| -> Result<()> {
-            let mut plan = types::plan_column(column, name, wanted, special)?;
-            plan.key = table.primary_key.contains(&column.name);
-            select.push(plan.select(wire).expression(first));
-            select_added.push(plan.select(wire).expression(added));
-            columns.push(plan);
-            Ok(())
-        };
-    let chosen_columns = source_columns(&chosen, table, &mut notes)?;
-    if chosen.metadata.normalization == Some(true) {
-        for Planned { column, name, wanted, special } in &chosen_columns {
-            let expression = quote::identifier(&column.name);
-            push(column, name, wanted, *special, [&expression, &expression])?;
+    let mut notes = chosen.notes.clone();
+    let mut query = Query { wire, ..Query::default() };
+    let Source { columns: sources, olake_columns } = source_columns(&chosen, table, &mut notes)?;
+    let normalised = chosen.metadata.normalization == Some(true);
+    if normalised {
+        for planned in &sources {
+            query.push_source(planned, &planned.name, table)?;
+        }
+        for flatten in &chosen.flatten {
+            for (column, expression) in flatten::columns(flatten, table, chosen.metadata.use_source_column_names)? {
+                query.push(column, [&expression, &expression]);
+            }
         }
     } else {
-        let row: Vec<_> = chosen_columns.iter().map(|planned| quote::identifier(&planned.column.name)).collect();
-        let json = match row.is_empty() {
-            true => "'{}'::json".to_owned(),
-            false => format!("row_to_json((SELECT row_of_stream FROM (SELECT {}) row_of_stream))", row.join(", ")),
-        };
-        push(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error, [&json, &json])?;
+        let json = row_json::expression(sources.iter().map(|planned| (planned.column, &planned.wanted)));
+        let data = types::plan_column(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error)?;
+        query.push(data, [&json, &json]);
     }
-    for name in &chosen.olake_columns {
-        let (column, wanted, expression) = olake_column(name, table, now)?;
-        let added = match name.as_str() {
-            "_op_type" => "'u'::text",
-            "_cdc_timestamp" => "NULL::timestamptz",
-            _ => &expression,
-        };
-        push(&column, name, &wanted, SpecialValues::Error, [&expression, added])?;
+    for name in &olake_columns {
+        let OlakeColumn { plan, expressions: [first, added] } = olake_column(name, &chosen, table, now)?;
+        query.push(plan, [&first, &added]);
     }
-    let schema = Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()));
+    let names = query.columns.iter().map(|column| (column.source.as_str(), column.name.as_str()));
+    naming::distinct_columns(&chosen.stream.id(), names)?;
+    let schema = query.schema();
+    let partition_names = partition_columns(&chosen, table, &sources, &schema, &mut query)?;
     let filter = selection::where_clause(&chosen, table)?;
     let cursor = cursor(&chosen, table, incremental)?;
     if let Some(field) = cursor.as_ref().filter(|field| !field.versions) {
@@ -129,12 +118,14 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
     let spec = TableSpec {
         database: chosen.destination_database.clone(),
         name: chosen.destination_table.clone(),
-        schema: schema.clone(),
         partition_regex: chosen.metadata.partition_regex.clone(),
+        partition_only: query.schema().fields().iter().skip(schema.fields().len()).cloned().collect(),
+        partition_names,
+        schema,
     };
     // The time of ingestion is another one in every run, and may be.
     let instant = instant(now);
-    let expressions: Vec<_> = select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
+    let expressions: Vec<_> = query.select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
     let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
     Ok(StreamPlan {
         id: format!("{}.{}", table.namespace, table.name),
@@ -142,15 +133,77 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         cursor,
         chosen,
         wire,
-        columns,
-        select,
-        select_added,
+        columns: query.columns,
+        select: query.select,
+        select_added: query.select_added,
         filter,
-        schema,
         spec,
         fingerprint,
         notes,
     })
+}
+
+/// What is selected, and how it is decoded, under construction.
+#[derive(Default)]
+struct Query {
+    wire: Wire,
+    columns: Vec<ColumnPlan>,
+    select: Vec<String>,
+    select_added: Vec<String>,
+}
+
+impl Query {
+    /// Adds a column with its expressions: of a first read, and of one that adds rows.
+    fn push(&mut self, column: ColumnPlan, [first, added]: [&str; 2]) {
+        self.select.push(column.select(self.wire).expression(first));
+        self.select_added.push(column.select(self.wire).expression(added));
+        self.columns.push(column);
+    }
+
+    fn push_source(&mut self, planned: &Planned<'_>, name: &str, table: &TableInfo) -> Result<()> {
+        let Planned { column, wanted, special, .. } = planned;
+        let mut plan = types::plan_column(column, name, wanted, *special)?;
+        plan.key = table.primary_key.contains(&column.name);
+        let expression = quote::identifier(&column.name);
+        self.push(plan, [&expression, &expression]);
+        Ok(())
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>()))
+    }
+}
+
+/// Finds the columns that `partition_regex` names under the names that the user may know them by, and adds those that the destination
+/// does not get. What is found nowhere is left to the writer, which says what there is.
+fn partition_columns(
+    chosen: &Chosen,
+    table: &TableInfo,
+    sources: &[Planned<'_>],
+    written: &Schema,
+    query: &mut Query,
+) -> Result<BTreeMap<String, String>> {
+    let normalised = chosen.metadata.normalization == Some(true);
+    let mut names = BTreeMap::new();
+    for name in writers::partition_columns(&chosen.metadata.partition_regex)? {
+        // Without normalisation a column of the table called `data` is meant, and not the row.
+        if written.index_of(&name).is_ok() && (normalised || name != "data") {
+            continue;
+        }
+        let reformatted = naming::reformat(&name);
+        let found = |planned: &&Planned<'_>| planned.column.name == name || planned.name == name || planned.name == reformatted;
+        if let Some(planned) = sources.iter().find(found).filter(|_| normalised) {
+            names.insert(name, planned.name.clone());
+            continue;
+        }
+        let unselected = unselected(chosen, table)?;
+        if let Some(planned) = sources.iter().chain(&unselected).find(found) {
+            let own = format!("{name} (partition)");
+            query.push_source(planned, &own, table)?;
+            names.insert(name, own);
+        }
+    }
+    Ok(names)
 }
 
 fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
@@ -159,8 +212,11 @@ fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
             "set \"sync_mode\": \"full_refresh\" or \"incremental\" for this stream in streams.json, or take it out of selected_streams",
         ));
     }
-    let per_column =
-        [("column_types", chosen.metadata.column_types.is_empty()), ("special_values", chosen.metadata.special_values.is_empty())];
+    let per_column = [
+        ("column_types", chosen.metadata.column_types.is_empty()),
+        ("special_values", chosen.metadata.special_values.is_empty()),
+        ("flatten", chosen.metadata.flatten.is_empty()),
+    ];
     if chosen.metadata.normalization != Some(true)
         && let Some((key, _)) = per_column.iter().find(|(_, empty)| !empty)
     {
@@ -202,16 +258,26 @@ struct Planned<'t> {
     special: SpecialValues,
 }
 
-/// The source columns to read: those of the catalog that are selected, and new ones if the catalog says so.
-fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<String>) -> Result<Vec<Planned<'t>>> {
+/// What the catalog chooses of a table.
+struct Source<'t> {
+    columns: Vec<Planned<'t>>,
+    olake_columns: Vec<String>,
+}
+
+/// The source columns to read: those of the catalog that are selected, and new ones if the catalog says so. A name of OLake's that the
+/// table does not have is OLake's column also where the file does not mark it, as older ones did not.
+fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<String>) -> Result<Source<'t>> {
     let mut planned: Vec<Planned<'t>> = Vec::new();
+    let mut olake_columns = chosen.olake_columns.clone();
     for column in &chosen.columns {
-        let Some(found) = table.columns.iter().find(|c| c.name == column.source) else {
-            return Err(Error::schema(format!("column {:?} of the catalog is not in the table any more", column.source))
-                .hint("run discover again, or remove the column from the stream's type_schema and selected_columns"));
-        };
-        let wanted = wanted_type(&column.types, found)?;
-        planned.push(Planned { column: found, name: column.destination.clone(), wanted, special: column.special });
+        match plan_of(column, table)? {
+            Some(found) => planned.push(found),
+            None if OLAKE_COLUMNS.contains(&column.source.as_str()) => olake_columns.push(column.source.clone()),
+            None => {
+                return Err(Error::schema(format!("column {:?} of the catalog is not in the table any more", column.source))
+                    .hint("run discover again, or remove the column from the stream's type_schema and selected_columns"));
+            }
+        }
     }
     let known: HashSet<&str> = chosen.stream.type_schema.properties.keys().map(String::as_str).collect();
     for column in table.columns.iter().filter(|c| !known.contains(c.name.as_str())) {
@@ -230,7 +296,19 @@ fn source_columns<'t>(chosen: &Chosen, table: &'t TableInfo, notes: &mut Vec<Str
             notes.push(format!("column {:?} is new since discover and is left out (sync_new_columns is false)", column.name));
         }
     }
-    Ok(planned)
+    Ok(Source { columns: planned, olake_columns })
+}
+
+/// The columns of the table that are not written.
+fn unselected<'t>(chosen: &Chosen, table: &'t TableInfo) -> Result<Vec<Planned<'t>>> {
+    chosen.unselected.iter().filter_map(|column| plan_of(column, table).transpose()).collect()
+}
+
+/// A column of the catalog as it is in the table, if it is there.
+fn plan_of<'t>(column: &ChosenColumn, table: &'t TableInfo) -> Result<Option<Planned<'t>>> {
+    let Some(found) = table.columns.iter().find(|c| c.name == column.source) else { return Ok(None) };
+    let wanted = wanted_type(&column.types, found)?;
+    Ok(Some(Planned { column: found, name: column.destination.clone(), wanted, special: column.special }))
 }
 
 /// The destination type that the catalog asks for; several names resolve to their common ancestor, as OLake does.
@@ -268,61 +346,6 @@ fn common(a: &ColumnType, b: &ColumnType) -> ColumnType {
             }
         }
         _ => ColumnType::String,
-    }
-}
-
-/// The columns that OLake adds to every table, as constants or expressions of the backfill.
-fn olake_column(name: &str, table: &TableInfo, now: DateTime<Utc>) -> Result<(ColumnInfo, ColumnType, String)> {
-    let timestamp = || (synthetic(name, 1184, "timestamptz"), ColumnType::Timestamptz);
-    let text = || (synthetic(name, 25, "text"), ColumnType::String);
-    let ((column, wanted), expression): ((ColumnInfo, ColumnType), String) = match name {
-        "_olake_timestamp" => (timestamp(), instant(now)),
-        "_cdc_timestamp" => (timestamp(), "'1970-01-01T00:00:00Z'::timestamptz".to_owned()),
-        "_cdc_lsn" => (text(), "NULL::text".to_owned()),
-        "_op_type" => (text(), "'r'::text".to_owned()),
-        "_olake_id" => (text(), olake_id(table)?),
-        other => {
-            return Err(Error::config(format!("olake_column {other:?} is not known"))
-                .hint("known are _olake_id, _olake_timestamp, _op_type, _cdc_timestamp and _cdc_lsn"));
-        }
-    };
-    Ok((column, wanted, expression))
-}
-
-fn instant(now: DateTime<Utc>) -> String {
-    format!("'{}'::timestamptz", now.to_rfc3339_opts(SecondsFormat::Micros, true))
-}
-
-/// OLake's key: the value of a single key column as text; of several, in alphabetical order, the MD5 of the values joined by `|`.
-fn olake_id(table: &TableInfo) -> Result<String> {
-    let mut key: Vec<&ColumnInfo> = table.columns.iter().filter(|c| table.primary_key.contains(&c.name)).collect();
-    key.sort_by(|a, b| a.name.cmp(&b.name));
-    for column in &key {
-        let same_text = matches!(column.ty.name.as_str(), "int2" | "int4" | "int8" | "text" | "varchar" | "uuid" | "bool");
-        if !same_text {
-            return Err(Error::config(format!("_olake_id over a key column of type {} is not built in this version", column.declared))
-                .hint("remove _olake_id from the stream's type_schema"));
-        }
-    }
-    let values: Vec<_> = key.iter().map(|c| format!("{}::text", quote::identifier(&c.name))).collect();
-    match values.as_slice() {
-        [] => Err(Error::config("_olake_id of a table without a primary key is not built in this version")
-            .hint("remove _olake_id from the stream's type_schema")),
-        [one] => Ok(one.clone()),
-        several => Ok(format!("md5(concat_ws('|', {}))", several.join(", "))),
-    }
-}
-
-fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
-    ColumnInfo {
-        name: name.to_owned(),
-        attnum: 0,
-        declared: type_name.to_owned(),
-        ty: PgType::built_in(oid, type_name),
-        not_null: false,
-        generated: false,
-        identity: false,
-        comment: None,
     }
 }
 

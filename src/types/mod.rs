@@ -15,6 +15,7 @@ mod bytes;
 mod formats;
 mod nested;
 mod numbers;
+mod olake_id;
 pub mod page;
 #[cfg(test)]
 pub(crate) mod payload;
@@ -31,6 +32,7 @@ use crate::config::column_type::{ColumnType, DECIMAL_DIGITS_MAX, PLAIN_NAMES};
 use crate::error::{Error, Result};
 use crate::postgres::catalog::ColumnInfo;
 use arrow::datatypes::Field;
+pub use olake_id::plan_olake_id;
 use pg_type::{PgType, TypeKind};
 use special::SpecialValues;
 use std::fmt;

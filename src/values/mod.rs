@@ -13,6 +13,7 @@ pub(crate) mod literal;
 pub(crate) mod network;
 pub(crate) mod numeric;
 pub(crate) mod numeric_text;
+pub(crate) mod olake;
 pub(crate) mod parts;
 pub(crate) mod plain;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::naming;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, Date32Type, Date64Type, TimeUnit};
+use arrow::datatypes::{DataType, Date32Type, Date64Type, Int64Type, TimeUnit};
 use arrow::datatypes::{TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono::{Datelike, Days, NaiveDate, Utc};
@@ -35,6 +35,12 @@ pub(crate) enum Form {
     Day,
     /// `00` to `23`
     Hour,
+    /// `2024-02`
+    ToMonth,
+    /// `2024-02-29`
+    ToDay,
+    /// `2024-02-29-13`
+    ToHour,
 }
 
 /// An instant as its day and its time of day: microseconds alone would overflow for distant seconds.
@@ -82,6 +88,9 @@ impl Form {
             Self::Week => write!(out, "{:02}", date.iso_week().week()),
             Self::Day => write!(out, "{:02}", date.day()),
             Self::Hour => write!(out, "{hour:02}"),
+            Self::ToMonth => write!(out, "{year:04}-{:02}", date.month()),
+            Self::ToDay => write!(out, "{year:04}-{:02}-{:02}", date.month(), date.day()),
+            Self::ToHour => write!(out, "{year:04}-{:02}-{:02}-{hour:02}", date.month(), date.day()),
             Self::Value if date_only => write!(out, "{year:04}-{:02}-{:02}", date.month(), date.day()),
             Self::Value => {
                 let (minute, second, fraction) = (at.micros / 60_000_000 % 60, at.micros / 1_000_000 % 60, at.micros % 1_000_000);
@@ -97,7 +106,8 @@ impl Form {
         match self {
             Self::Value => a == b,
             Self::Hour => a.micros / 3_600_000_000 == b.micros / 3_600_000_000,
-            Self::Year | Self::Month | Self::Week | Self::Day => a.day == b.day,
+            Self::ToHour => a.day == b.day && a.micros / 3_600_000_000 == b.micros / 3_600_000_000,
+            Self::Year | Self::Month | Self::Week | Self::Day | Self::ToMonth | Self::ToDay => a.day == b.day,
         }
     }
 }
@@ -132,6 +142,7 @@ impl Labels {
         let mut labels = Builder::new(column.len(), default);
         match column.data_type() {
             data_type if is_instant(data_type) => labels.instants(column, form),
+            DataType::Int64 if form != Form::Value => labels.instants(column, form),
             data_type if is_text(data_type) => labels.text(column, form)?,
             DataType::FixedSizeBinary(_) => labels.uuids(column),
             _ => labels.plain(column)?,
@@ -195,6 +206,10 @@ impl<'a> Builder<'a> {
             DataType::Date64 => {
                 let millis = column.as_primitive::<Date64Type>();
                 Box::new(|row| Instant::of(millis.value(row), SECONDS * 1_000))
+            }
+            DataType::Int64 => {
+                let seconds = column.as_primitive::<Int64Type>();
+                Box::new(|row| Instant::of(seconds.value(row), SECONDS))
             }
             DataType::Timestamp(TimeUnit::Second, _) => {
                 let seconds = column.as_primitive::<TimestampSecondType>();

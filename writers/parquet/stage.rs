@@ -30,8 +30,10 @@ pub(crate) struct Stager {
     pub(crate) storage: Storage,
     /// Folder of this table's staged files.
     pub(crate) staging: Path,
-    /// Schema of every batch and file.
+    /// Schema of every file.
     pub(crate) schema: SchemaRef,
+    /// Schema of every batch: the same, and the columns that only partition.
+    pub(crate) batches: SchemaRef,
     /// How rows are divided into folders.
     pub(crate) partition: Option<PartitionExpression>,
     /// How files are cut and compressed.
@@ -139,7 +141,7 @@ impl OpenPart {
     }
 
     async fn write(&mut self, batch: RecordBatch) -> Result<()> {
-        check_schema(&self.stager.schema, batch.schema_ref())?;
+        check_schema(&self.stager.batches, batch.schema_ref())?;
         for (folder, rows) in self.stager.route(&batch).await? {
             let mut file = self.file_for(folder).await?;
             let full = self.stager.feed(&mut file, batch.clone(), rows).await?;
@@ -243,7 +245,7 @@ impl Stager {
         let stager = self.clone();
         let encoder = file.encoder.take();
         let (mut encoder, full) = on_pool(&self.pool, move || {
-            let batch = rows.of(&batch)?;
+            let batch = stager.written(rows.of(&batch)?)?;
             let mut encoder = match encoder {
                 Some(encoder) => encoder,
                 None => stager.encoder(Some(&batch))?,
@@ -273,6 +275,15 @@ impl Stager {
             }
         }
         Ok(())
+    }
+
+    /// The columns that are written.
+    fn written(&self, batch: RecordBatch) -> Result<RecordBatch> {
+        let columns: Vec<usize> = (0..self.schema.fields().len()).collect();
+        if columns.len() == batch.num_columns() {
+            return Ok(batch);
+        }
+        batch.project(&columns).map_err(|e| Error::new(Kind::Bug, "cannot leave out the columns that only partition").because(e))
     }
 
     fn encoder(&self, first: Option<&RecordBatch>) -> Result<Box<Encoder>> {

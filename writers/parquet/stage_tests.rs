@@ -2,6 +2,7 @@
 
 use super::super::encode::Compression;
 use super::*;
+use crate::TableSpec;
 use arrow::array::{Array, AsArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type};
 use futures::stream;
@@ -39,11 +40,13 @@ fn name() -> PartName {
 }
 
 fn stager(folder: &TempDir, regex: &str, options: EncodeOptions) -> Arc<Stager> {
+    let spec = TableSpec { schema: schema(), partition_regex: regex.into(), ..TableSpec::default() };
     Arc::new(Stager {
         storage: Storage::local(folder.path()),
         staging: Path::from("shop/.staging/orders"),
         schema: schema(),
-        partition: PartitionExpression::parse(regex, &schema()).expect("expression"),
+        batches: schema(),
+        partition: PartitionExpression::parse(&spec).expect("expression"),
         options,
         pool: Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool")),
         label: "shop.orders".into(),
