@@ -4,14 +4,16 @@
 //! always gives the same bytes: streams are ordered by schema and name, columns as in the table.
 
 use crate::config::naming;
+use crate::config::source::IncrementalTable;
 use crate::config::streams::{
     DefaultStreamProperties, Property, SelectedColumns, Stream, StreamEntry, StreamMetadata, StreamsFile, SyncMode, TypeSchema,
 };
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::postgres::catalog::{Catalog, ColumnInfo, RelationKind, TableInfo};
+use crate::postgres::scope::closest;
 use crate::types::exact_type;
 use crate::types::pg_type::{PgType, TypeKind};
-use serde_json::Map;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is not in the database but goes into the file.
@@ -23,13 +25,15 @@ pub struct DiscoverOptions {
     pub driver: String,
     /// Whether the source is set up for change capture, so that `cdc` is among the supported modes.
     pub cdc_configured: bool,
+    /// Tables whose streams are incremental.
+    pub incremental: Vec<IncrementalTable>,
     /// Whether views are chosen; a view is a query, and how long it takes is for the user to know.
     pub select_views: bool,
 }
 
 impl Default for DiscoverOptions {
     fn default() -> Self {
-        Self { database_prefix: None, driver: "postgres".into(), cdc_configured: false, select_views: false }
+        Self { database_prefix: None, driver: "postgres".into(), cdc_configured: false, incremental: Vec::new(), select_views: false }
     }
 }
 
@@ -40,6 +44,7 @@ impl Default for DiscoverOptions {
 /// two would become one, those that are not already in that form get a suffix made from their full name, so that a name does not
 /// depend on which other tables exist besides the one it collides with.
 pub fn to_streams(catalog: &Catalog, options: &DiscoverOptions) -> Result<StreamsFile> {
+    let incremental = incremental(catalog, &options.incremental)?;
     let names = table_names(catalog, options);
     let listed: BTreeSet<(&str, &str)> = catalog.tables.iter().map(|table| (table.namespace.as_str(), table.name.as_str())).collect();
     let mut tables: Vec<_> = catalog.tables.iter().zip(names).collect();
@@ -51,11 +56,54 @@ pub fn to_streams(catalog: &Catalog, options: &DiscoverOptions) -> Result<Stream
         let comes_with_parent = table.partition_of.iter().any(|(namespace, name)| listed.contains(&(namespace.as_str(), name.as_str())));
         let unwanted_view = table.kind == RelationKind::View && !options.select_views;
         if !comes_with_parent && !unwanted_view {
-            selected.entry(table.namespace.clone()).or_default().push(metadata(table));
+            let mut metadata = metadata(table);
+            metadata.filter_config = incremental.get(&id(table)).and_then(|wanted| since(wanted));
+            selected.entry(table.namespace.clone()).or_default().push(metadata);
         }
-        streams.push(StreamEntry { stream: stream(table, database, name, options)? });
+        let mut stream = stream(table, database, name, options)?;
+        if let Some(wanted) = incremental.get(&id(table)) {
+            stream.sync_mode = SyncMode::Incremental.name().to_owned();
+            stream.cursor_field.clone_from(&wanted.cursor_field);
+        }
+        streams.push(StreamEntry { stream });
     }
     Ok(StreamsFile { selected_streams: Some(selected), streams })
+}
+
+fn id(table: &TableInfo) -> String {
+    format!("{}.{}", table.namespace, table.name)
+}
+
+/// What the source file says of tables, by table.
+fn incremental<'o>(catalog: &Catalog, wanted: &'o [IncrementalTable]) -> Result<BTreeMap<String, &'o IncrementalTable>> {
+    let mut tables = BTreeMap::new();
+    for (at, entry) in wanted.iter().enumerate() {
+        let place = || format!("incremental_tables[{at}]");
+        let Some(table) = catalog.tables.iter().find(|table| id(table) == entry.table) else {
+            let names = catalog.tables.iter().map(id);
+            let near = closest(&entry.table, names).map(|near| format!("did you mean {near:?}?"));
+            return Err(Error::config(format!("found the table {:?}, which is not among those that discover finds", entry.table))
+                .hint(near.unwrap_or_else(|| "write it as schema.table, and see schemas and include_tables".to_owned())))
+            .doing(place);
+        };
+        let known = |name: &str| table.columns.iter().any(|column| column.name == name);
+        if !known(&entry.cursor_field)
+            && let Some(unknown) = entry.cursor_field.split(':').find(|name| !known(name))
+        {
+            return Err(Error::config(format!("cursor_field: the table {} has no column {unknown:?}", entry.table))
+                .hint("name a column of the table, or two as primary:secondary"))
+            .doing(place);
+        }
+        tables.insert(entry.table.clone(), entry);
+    }
+    Ok(tables)
+}
+
+/// The filter that leaves out what is older.
+fn since(wanted: &IncrementalTable) -> Option<Value> {
+    let value = wanted.since.as_ref()?;
+    let column = wanted.cursor_field.split(':').next().unwrap_or_default();
+    Some(json!({"conditions": [{"column": column, "operator": ">", "value": value}]}))
 }
 
 /// Destination database and table of each table, no two alike.
@@ -112,7 +160,7 @@ fn stream(table: &TableInfo, destination_database: String, destination_table: St
     })
 }
 
-fn property(column: &ColumnInfo) -> Result<(String, serde_json::Value)> {
+fn property(column: &ColumnInfo) -> Result<(String, Value)> {
     let null = (!column.not_null).then(|| "null".to_owned());
     let property = Property {
         types: null.into_iter().chain([exact_type(&column.ty).to_string()]).collect(),
@@ -231,6 +279,27 @@ mod tests {
         assert_eq!(modes(RelationKind::Partitioned, false, id()), "full_refresh incremental");
         assert_eq!(modes(RelationKind::View, true, id()), "full_refresh incremental");
         assert_eq!(modes(RelationKind::MaterializedView, true, vec![column("x", "text", false)]), "full_refresh");
+    }
+
+    #[test]
+    fn what_the_source_file_says_of_tables_is_written() {
+        let entry = |table: &str, cursor_field: &str| IncrementalTable {
+            table: table.into(),
+            cursor_field: cursor_field.into(),
+            since: Some("2023-01-01".into()),
+        };
+        let discovered = |entry: IncrementalTable| {
+            let tables = vec![table("public", "users", vec![column("id", "int4", true), column("at", "timestamptz", false)])];
+            let catalog = Catalog { tables, skipped: Vec::new(), warnings: Vec::new(), server_version: 150_000, database: "d".into() };
+            to_streams(&catalog, &DiscoverOptions { incremental: vec![entry], ..DiscoverOptions::default() })
+        };
+        let file = discovered(entry("public.users", "at:id")).unwrap();
+        let stream = &file.streams[0].stream;
+        assert_eq!((stream.sync_mode.as_str(), stream.cursor_field.as_str()), ("incremental", "at:id"));
+        assert!(choose(&file, None).unwrap()[0].filter.is_some());
+        let error = |entry| discovered(entry).unwrap_err().to_string();
+        assert!(error(entry("public.user", "at")).contains("incremental_tables[0]: found the table \"public.user\""));
+        assert!(error(entry("public.users", "at:nope")).contains("has no column \"nope\""));
     }
 
     #[test]

@@ -227,8 +227,11 @@ fn conduit_blink_and_noesis_files_are_translated() {
     assert_eq!(source("tests/configs/seeds/noesis-pool.yaml").value.connections(), 10);
     assert_eq!(source("tests/configs/seeds/noesis-batch-size.yaml").notes.len(), 1);
     assert_eq!(source("tests/configs/seeds/noesis-log-level.yaml").notes.len(), 1);
-    let refused = run(Path::new("tests/configs/seeds/noesis-incremental.json"), false).unwrap_err();
-    assert!(refused.to_string().contains("`mode.incremental`: an incremental read"), "{refused}");
+    let value = source("tests/configs/seeds/noesis-incremental.json").value;
+    assert_eq!(value.include_tables, ["public.users"]);
+    let incremental = &value.incremental_tables[0];
+    assert_eq!((incremental.table.as_str(), incremental.cursor_field.as_str()), ("public.users", "updated_at"));
+    assert_eq!(incremental.since.as_deref(), Some("2023-01-01T00:00:00Z"));
 }
 
 #[test]

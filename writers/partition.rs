@@ -120,9 +120,7 @@ fn placeholder(expression: &str, text: &str) -> Result<Placeholder> {
     }
     let parts: Vec<&str> = parts.iter().map(|part| part.trim()).collect();
     let (column, what) = match parts[..] {
-        [column, default, granularity] => {
-            (column, What::Text { default: default.to_owned(), granularity: granularity.to_owned() })
-        }
+        [column, default, granularity] => (column, What::Text { default: default.to_owned(), granularity: granularity.to_owned() }),
         [column, transform] => match Transform::parse(transform) {
             Some(transform) => (column, What::Field(transform)),
             None => return Err(malformed(expression, format!("placeholder `{text}` has the transform {transform:?}")).hint(GRAMMAR)),

@@ -60,12 +60,16 @@ impl Transform {
 
     /// Whether values of this type can be transformed.
     pub(crate) fn takes(self, data_type: &DataType) -> bool {
-        use DataType::{Binary, Boolean, Date32, Decimal128, FixedSizeBinary, Float32, Float64, Int16, Int32, Int64, Time64, Timestamp, Utf8};
+        use DataType::{
+            Binary, Boolean, Date32, Decimal128, FixedSizeBinary, Float32, Float64, Int16, Int32, Int64, Time64, Timestamp, Utf8,
+        };
         let micros = matches!(data_type, Timestamp(TimeUnit::Microsecond, _));
         let whole = matches!(data_type, Int16 | Int32 | Int64 | Decimal128(..));
         match self {
             Self::Void => true,
-            Self::Identity => whole || micros || matches!(data_type, Boolean | Float32 | Float64 | Date32 | Time64(_) | Utf8 | FixedSizeBinary(16)),
+            Self::Identity => {
+                whole || micros || matches!(data_type, Boolean | Float32 | Float64 | Date32 | Time64(_) | Utf8 | FixedSizeBinary(16))
+            }
             Self::Year | Self::Month | Self::Day => micros || *data_type == Date32,
             Self::Hour => micros,
             Self::Bucket(_) => {

@@ -49,6 +49,7 @@ async fn discover(flags: &Flags) -> Result<()> {
         &DiscoverOptions {
             database_prefix: flags.destination_database_prefix.clone(),
             cdc_configured,
+            incremental: source.incremental_tables.clone(),
             select_views: source.include_views == Some(true),
             ..DiscoverOptions::default()
         },

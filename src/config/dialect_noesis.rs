@@ -2,7 +2,7 @@
 
 use super::dialect::{Action, Draft, Table, items, qualified};
 use Action::{Is, Nothing, Via};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The keys that differ from ours; camel case is what its code reads, snake case what its page says.
 pub(super) const SOURCE: &Table = &[
@@ -41,10 +41,23 @@ fn mode(draft: &mut Draft<'_>, at: &str, value: Value) {
                     Value::Array(qualified(items(settings["entity"].clone()), "public")),
                 );
             }
-            "incremental" => {
-                draft.findings.not_built(&here, "an incremental read (`sync_mode: incremental` with `cursor_field` in streams.json)");
-            }
-            _ => draft.unknown_word(&here, "fullTable"),
+            "incremental" => incremental(draft, &here, &settings),
+            _ => draft.unknown_word(&here, "fullTable, incremental"),
         }
     }
+}
+
+/// A table by its cursor, from a value on: `{"entity": "users", "cursorField": "updated_at", "cursor": "2023-01-01T00:00:00Z"}`.
+fn incremental(draft: &mut Draft<'_>, at: &str, settings: &Value) {
+    let tables = qualified(items(settings["entity"].clone()), "public");
+    let entries = tables.iter().map(|table| {
+        let mut entry = json!({"table": table, "cursor_field": settings["cursorField"]});
+        if !settings["cursor"].is_null() {
+            entry["since"] = settings["cursor"].clone();
+        }
+        entry
+    });
+    let entries = Value::Array(entries.collect());
+    draft.put("incremental_tables", at, entries);
+    draft.put("include_tables", &format!("{at}.entity"), Value::Array(tables));
 }

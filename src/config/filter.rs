@@ -47,7 +47,8 @@ impl Filter {
             (Some(legacy), Some(config)) => {
                 let structured = metadata.normalization == Some(true);
                 let (acts, not) = if structured { ("filter_config", "filter") } else { ("filter", "filter_config") };
-                let note = format!("both filter and filter_config are set, and they differ: {acts} acts, {not} does not; remove one of them");
+                let note =
+                    format!("both filter and filter_config are set, and they differ: {acts} acts, {not} does not; remove one of them");
                 (Some(if structured { config } else { legacy }), Some(note))
             }
             (legacy, config) => (config.or(legacy), None),

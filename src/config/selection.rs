@@ -166,9 +166,8 @@ fn choose_one(stream: &Stream, metadata: &StreamMetadata, place: &str, at: usize
     }
     let policies = Policies::parse(metadata, |name| known_or(name, known, &properties)).doing(|| format!("{place}.special_values"))?;
 
-    let destination_of = |name: &str, property: &Property| {
-        naming::column(name, &property.destination_column_name, metadata.use_source_column_names)
-    };
+    let destination_of =
+        |name: &str, property: &Property| naming::column(name, &property.destination_column_name, metadata.use_source_column_names);
     let mut columns = Vec::new();
     let mut unselected = Vec::new();
     let mut olake_columns = Vec::new();

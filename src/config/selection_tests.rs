@@ -57,8 +57,7 @@ fn a_table_without_columns_is_a_table() {
 
 #[test]
 fn faults_name_their_place() {
-    let with =
-        |metadata: Value| json!({"selected_streams": {"public": [metadata]}, "streams": [stream("orders", &["id", "Id", "note"])]});
+    let with = |metadata: Value| json!({"selected_streams": {"public": [metadata]}, "streams": [stream("orders", &["id", "Id", "note"])]});
     let names = json!({"stream_name": "orders", "use_source_column_names": true});
     let also = |key: &str, value: Value| {
         let mut metadata = names.clone();
@@ -68,10 +67,7 @@ fn faults_name_their_place() {
     for (value, expected) in [
         (json!({}), "no stream is chosen"),
         (json!({"selected_streams": {"public": []}, "streams": [stream("a", &["b"])]}), "no stream is chosen"),
-        (
-            with(json!({"stream_name": "order"})),
-            "selected_streams.public[0]: stream public.order is chosen but not listed in \"streams\"",
-        ),
+        (with(json!({"stream_name": "order"})), "selected_streams.public[0]: stream public.order is chosen but not listed in \"streams\""),
         (with(json!({"stream_name": "orders"})), "streams[0]: columns \"id\" and \"Id\" of stream public.orders are both named \"id\""),
         (
             with(also("selected_columns", json!({"columns": ["id", "nope"]}))),
@@ -81,14 +77,8 @@ fn faults_name_their_place() {
         (with(also("selected_columns", json!({"columns": ["_op_type"]}))), "no column of stream public.orders is chosen"),
         (with(also("chunk_column", json!("key"))), "selected_streams.public[0].chunk_column: unknown column \"key\""),
         (with(also("filter", json!("nope = 1"))), "selected_streams.public[0]: the filter names the unknown column \"nope\""),
-        (
-            with(also("column_types", json!({"nope": "string"}))),
-            "selected_streams.public[0].column_types.nope: unknown column \"nope\"",
-        ),
-        (
-            with(also("column_types", json!({"note": "strin"}))),
-            "selected_streams.public[0].column_types.note: unknown column type `strin`",
-        ),
+        (with(also("column_types", json!({"nope": "string"}))), "selected_streams.public[0].column_types.nope: unknown column \"nope\""),
+        (with(also("column_types", json!({"note": "strin"}))), "selected_streams.public[0].column_types.note: unknown column type `strin`"),
         (with(also("special_values", json!({"nope": "null"}))), "selected_streams.public[0].special_values: unknown column \"nope\""),
         (
             with(also("special_values", json!({"*": "ignore"}))),
@@ -116,8 +106,7 @@ fn types_and_policies_of_columns() {
 
 #[test]
 fn the_same_choice_twice_is_one_and_a_contradiction_is_refused() {
-    let file =
-        |second: Value| json!({"selected_streams": {"public": [{"stream_name": "a"}, second]}, "streams": [stream("a", &["b"])]});
+    let file = |second: Value| json!({"selected_streams": {"public": [{"stream_name": "a"}, second]}, "streams": [stream("a", &["b"])]});
     assert_eq!(choose(&parse(file(json!({"stream_name": "a"}))), None).unwrap().len(), 1);
     let error = fault(file(json!({"stream_name": "a", "append_mode": true})));
     assert!(error.contains("selected_streams.public[1]: stream public.a is chosen twice"), "{error}");

@@ -84,6 +84,8 @@ pub struct Source {
     pub backfill: Backfill,
     /// Ours: how streams with `sync_mode` `incremental` are read.
     pub incremental: Incremental,
+    /// Ours, for discover: tables whose streams it writes as incremental.
+    pub incremental_tables: Vec<IncrementalTable>,
     /// Ours: how fast tables are read.
     pub rate_limit: RateLimit,
     /// Ours: name of the sessions in `pg_stat_activity`. Default `lakeward`.
@@ -137,6 +139,18 @@ pub struct Incremental {
     pub null_cursor: NullCursor,
     /// For cursors that are timestamps or dates: rows that were committed late are looked for among values up to this many seconds older than the greatest one read, where an index on the cursor helps. Default 0: among all rows, whenever a transaction was open as the last run took its snapshot; that reads the whole table on the server. Views and foreign tables, whose rows do not tell who wrote them, are read again that far back.
     pub lag_seconds: u64,
+}
+
+/// A table that discover writes as an incremental stream. What an existing `streams.json` says of it stays.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct IncrementalTable {
+    /// `schema.table`.
+    pub table: String,
+    /// `cursor_field` of the stream: `primary` or `primary:secondary`.
+    pub cursor_field: String,
+    /// Only rows with a greater primary value are wanted at all; becomes the stream's filter.
+    #[serde(default)]
+    pub since: Option<String>,
 }
 
 /// What becomes of rows without a cursor value.

@@ -26,6 +26,9 @@ pub struct Cursor {
     /// The first value as OLake's part of the state has it: if that says something else, OLake has gone on since.
     #[serde(default)]
     pub shown: Option<Value>,
+    /// The second value in the same form, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown_second: Option<Value>,
     /// The load that the destination committed last.
     pub load: String,
     /// When it was read.
@@ -97,6 +100,7 @@ mod tests {
             field: "id".into(),
             values: vec![Some("7".into())],
             shown: None,
+            shown_second: None,
             load: "l".into(),
             read_at: moment(xmin, xmax),
             quiet: false,

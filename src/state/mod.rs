@@ -6,6 +6,7 @@
 
 pub mod cursor;
 pub mod file;
+pub mod olake;
 pub mod progress;
 
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use cursor::Cursor;
 use progress::Load;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Newest version of OLake's part that we read, and the one we write (`constants/state_version.go` there).
@@ -96,11 +97,28 @@ impl State {
             return Err(Error::state(format!("version: found {}, this program reads 0 to {OLAKE_VERSION}", self.version))
                 .hint("the file was written by a newer program; use that one, or start without --state"));
         }
+        self.validate_global()?;
+        for stream in &self.streams {
+            olake::chunks(stream)?;
+        }
         if self.lakeward.version > VERSION {
             return Err(Error::state(format!("lakeward.version: found {}, this program reads up to {VERSION}", self.lakeward.version))
                 .hint("the file was written by a newer Lakeward; use that one, or start without --state"));
         }
         Ok(())
+    }
+
+    fn validate_global(&self) -> Result<()> {
+        let Some(global) = self.global.as_ref().filter(|global| !global.is_null()) else { return Ok(()) };
+        let streams = global.get("streams").filter(|streams| !streams.is_null());
+        let fault = match streams {
+            _ if !global.is_object() => "global: found no object, accepted: {\"state\": {\"lsn\": \"0/1\"}, \"streams\": [\"public.a\"]}",
+            Some(streams) if !streams.as_array().is_some_and(|ids| ids.iter().all(Value::is_string)) => {
+                "global.streams: found something else, accepted: a list of stream names"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::state(fault).hint("restore the file from a copy, or run without --state to load the tables again"))
     }
 
     /// Sets OLake's list of chunks still to do; an empty list says that the table is loaded.
@@ -122,11 +140,37 @@ impl State {
         self.stream(namespace, name).retain(|key, _| key == "chunks");
     }
 
-    /// OLake's cursor value of a column, if the table has been loaded: an empty list of chunks says that.
-    pub fn olake_cursor(&self, namespace: &str, name: &str, column: &str) -> Option<&Value> {
-        let state = &self.streams.iter().find(|s| s.stream == name && s.namespace == namespace)?.state;
-        let loaded = state.get("chunks").and_then(Value::as_array).is_some_and(Vec::is_empty);
-        state.get(column).filter(|value| loaded && !value.is_null())
+    /// Whether `global.streams` lists a stream.
+    pub fn is_global(&self, namespace: &str, name: &str) -> bool {
+        let id = format!("{namespace}.{name}");
+        let listed = self.global.as_ref().and_then(|global| global.get("streams")).and_then(Value::as_array);
+        listed.is_some_and(|ids| ids.iter().any(|found| found.as_str() == Some(&id)))
+    }
+
+    /// Says in OLake's terms that a stream's first load is complete.
+    pub fn complete(&mut self, namespace: &str, name: &str) {
+        self.set_chunks(namespace, name, Vec::new());
+        if self.kind == "GLOBAL" && !self.is_global(namespace, name) {
+            let global = self.global.get_or_insert_with(|| json!({"state": null}));
+            if let Some(global) = global.as_object_mut() {
+                let listed = global.entry("streams").or_insert_with(|| json!([]));
+                if listed.is_null() {
+                    *listed = json!([]);
+                }
+                if let Some(ids) = listed.as_array_mut() {
+                    ids.push(json!(format!("{namespace}.{name}")));
+                }
+            }
+        }
+    }
+
+    /// Removes OLake's entry of a stream: for OLake it is then one that was never read.
+    pub fn forget_olake(&mut self, namespace: &str, name: &str) {
+        self.streams.retain(|s| !(s.stream == name && s.namespace == namespace));
+        let id = format!("{namespace}.{name}");
+        if let Some(Value::Array(ids)) = self.global.as_mut().and_then(|g| g.get_mut("streams")) {
+            ids.retain(|found| found.as_str() != Some(&id));
+        }
     }
 
     /// OLake's progress of a stream, begun if there is none.
@@ -159,19 +203,15 @@ impl State {
     /// Forgets a stream: OLake's entry, its membership in `global.streams`, and an unfinished load of ours.
     pub fn forget(&mut self, namespace: &str, name: &str) {
         let id = format!("{namespace}.{name}");
-        self.streams.retain(|s| !(s.stream == name && s.namespace == namespace));
+        self.forget_olake(namespace, name);
         self.lakeward.loads.remove(&id);
         self.lakeward.cursors.remove(&id);
-        if let Some(Value::Array(ids)) = self.global.as_mut().and_then(|g| g.get_mut("streams")) {
-            ids.retain(|found| found.as_str() != Some(&id));
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn olake_files_load_and_keep_what_is_not_ours() {
@@ -190,11 +230,26 @@ mod tests {
     }
 
     #[test]
+    fn a_complete_load_is_told_in_the_terms_of_the_file() {
+        let mut state = State { kind: "GLOBAL".into(), global: Some(json!({"state": {"lsn": "0/1"}})), ..State::default() };
+        state.complete("s", "t");
+        state.complete("s", "t");
+        assert_eq!(state.global, Some(json!({"state": {"lsn": "0/1"}, "streams": ["s.t"]})));
+        assert_eq!(state.streams[0].state["chunks"], json!([]));
+        let mut state = State::default();
+        state.complete("s", "t");
+        assert_eq!(state.global, None);
+    }
+
+    #[test]
     fn newer_files_are_refused_politely() {
         for (text, place) in [
             (json!({"type":"STREAM","version":8}), "version: found 8"),
             (json!({"type":"STREAM","lakeward":{"version":2}}), "lakeward.version"),
             (json!({"type":"NONSENSE"}), "type: found"),
+            (json!({"type":"GLOBAL","global":7}), "global: found no object"),
+            (json!({"type":"GLOBAL","global":{"streams":"public.a"}}), "global.streams: found something else"),
+            (json!({"streams":[{"stream":"a","namespace":"s","state":{"chunks":[7]}}]}), "streams: s.a: chunks[0]: found 7"),
         ] {
             let state: State = serde_json::from_value(text).expect("shape");
             let error = state.validate().expect_err("refuse");

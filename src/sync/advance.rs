@@ -12,6 +12,7 @@ use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::Exported;
 use crate::state::State;
 use crate::state::cursor::{Cursor, unsettled};
+use crate::state::olake::{self, OlakeChunk, Progress};
 use crate::state::progress::Moment;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat};
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub struct Aim {
     pub filter: Option<String>,
     /// For an incremental stream: how far it has been read when the load is committed.
     pub next: Option<Cursor>,
+    /// Of the rows that are added, those that belong to a first load that OLake has not finished.
+    pub first_load: Option<String>,
     /// What the load is based on: chunks that were staged for another basis are of no use.
     pub basis: String,
 }
@@ -37,7 +40,7 @@ pub struct Aim {
 impl Aim {
     /// Everything.
     pub fn everything(filter: Option<String>) -> Self {
-        Self { how: Commit::Replace, filter, next: None, basis: String::new() }
+        Self { how: Commit::Replace, filter, next: None, first_load: None, basis: String::new() }
     }
 }
 
@@ -48,8 +51,8 @@ enum Last {
     Never,
     /// Our own word.
     Ours(Box<Cursor>),
-    /// A value without a snapshot, from OLake's part of the state.
-    Value(String),
+    /// Values without a snapshot, and perhaps chunks that are still unread, from OLake's part of the state.
+    Olake(Progress),
 }
 
 /// What `stream` is to read in the exported snapshot. `quiet` says that no transaction was open that could still write.
@@ -59,37 +62,39 @@ enum Last {
 pub async fn aim<T: Table>(stream: &StreamRun<T>, table: &T, exported: &Exported, keeper: &Keeper, quiet: bool) -> Result<Aim> {
     let plan = &stream.plan;
     let Some(field) = &plan.cursor else { return Ok(Aim::everything(plan.filter.clone())) };
-    let last = keeper.read(|state| last(state, field, &stream.info));
+    let last = keeper.read(|state| last(state, field, &stream.info))?;
     if let Last::Ours(cursor) = &last {
         agree(plan, cursor, table)?;
     }
     if !matches!(last, Last::Never) {
         table.check_append().map_err(|e| Error::from(e).doing(format!("add to {}", plan.id)))?;
     }
-    let mut aim = towards(plan, field, &stream.info, last, &exported.moment, exported.server_version);
+    let mut aim = towards(plan, field, &stream.info, last, &exported.moment, exported.server_version)?;
     aim.next = Some(next(plan, field, &stream.info, exported, &aim, quiet).await?);
     Ok(aim)
 }
 
 /// The same for looking only: what would be read by a run at `now`.
-pub fn outlook(plan: &StreamPlan, info: &TableInfo, state: &State, now: &Moment, server_version: u32) -> Aim {
+pub fn outlook(plan: &StreamPlan, info: &TableInfo, state: &State, now: &Moment, server_version: u32) -> Result<Aim> {
     match &plan.cursor {
-        Some(field) => towards(plan, field, info, last(state, field, info), now, server_version),
-        None => Aim::everything(plan.filter.clone()),
+        Some(field) => towards(plan, field, info, last(state, field, info)?, now, server_version),
+        None => Ok(Aim::everything(plan.filter.clone())),
     }
 }
 
-fn last(state: &State, field: &CursorField, info: &TableInfo) -> Last {
-    let column = field.columns.first().map_or("", |column| column.name.as_str());
-    let olake = state.olake_cursor(&info.namespace, &info.name, column);
+fn last(state: &State, field: &CursorField, info: &TableInfo) -> Result<Last> {
     let ours = state.lakeward.cursors.get(&format!("{}.{}", info.namespace, info.name)).filter(|ours| ours.field == field.text);
-    match (ours, olake) {
+    let columns: Vec<&str> = field.columns.iter().map(|column| column.name.as_str()).collect();
+    let olake = Progress::of(state, &info.namespace, &info.name, &columns)?;
+    let said = |value: &Option<Value>| value.as_ref().and_then(olake::text);
+    Ok(match (ours, olake) {
         // If OLake has gone on since, its word is the newer one.
-        (Some(ours), olake) if olake.is_none() || olake == ours.shown.as_ref() => Last::Ours(Box::new(ours.clone())),
-        (_, Some(Value::String(text))) => Last::Value(text.clone()),
-        (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => Last::Value(value.to_string()),
+        (Some(ours), olake) if olake.as_ref().is_none_or(|olake| olake.values.first() == Some(&said(&ours.shown))) => {
+            Last::Ours(Box::new(ours.clone()))
+        }
+        (_, Some(olake)) => Last::Olake(olake),
         _ => Last::Never,
-    }
+    })
 }
 
 /// The destination must hold what the state says was written last.
@@ -106,14 +111,15 @@ fn agree<T: Table>(plan: &StreamPlan, cursor: &Cursor, table: &T) -> Result<()> 
     .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream, then sync"))
 }
 
-fn towards(plan: &StreamPlan, field: &CursorField, info: &TableInfo, last: Last, now: &Moment, server_version: u32) -> Aim {
+fn towards(plan: &StreamPlan, field: &CursorField, info: &TableInfo, last: Last, now: &Moment, server_version: u32) -> Result<Aim> {
     let filtered = |condition: Option<String>| match (&plan.filter, condition) {
         (Some(filter), Some(condition)) => Some(format!("({filter}) AND ({condition})")),
         (filter, condition) => condition.or_else(|| filter.clone()),
     };
-    let (cursor, late) = match last {
+    let (cursor, late, unread) = match last {
         Last::Never => {
-            return Aim { how: Commit::Replace, filter: filtered(field.first_run()), next: None, basis: format!("first {}", field.text) };
+            let basis = format!("first {}", field.text);
+            return Ok(Aim { how: Commit::Replace, filter: filtered(field.first_run()), next: None, first_load: None, basis });
         }
         Last::Ours(cursor) => {
             let late = match comparable(&cursor, now, info) {
@@ -130,32 +136,57 @@ fn towards(plan: &StreamPlan, field: &CursorField, info: &TableInfo, last: Last,
                     None
                 }
             };
-            (*cursor, late)
+            (*cursor, late, None)
         }
-        Last::Value(value) => {
-            tracing::info!("{}: going on from {} = {value}, as OLake left it", plan.id, field.text);
-            let nothing = Moment { system: String::new(), timeline: 0, database: 0, xmin: 0, xmax: 0, lsn: String::new(), durable: false };
-            let values = std::iter::once(Some(value)).chain(field.columns.iter().skip(1).map(|_| None)).collect();
-            let field = field.text.clone();
-            (
-                Cursor {
-                    field,
-                    values,
-                    shown: None,
-                    load: String::new(),
-                    read_at: nothing,
-                    quiet: true,
-                    seen: Vec::new(),
-                    heaps: BTreeMap::new(),
-                },
-                None,
-            )
+        Last::Olake(progress) => {
+            let unread = unread(plan, field, &progress)?;
+            (as_olake_left_it(plan, field, progress.values), None, unread)
         }
     };
     let condition = field.since(&cursor, late.as_deref(), server_version);
-    let basis = format!("since {} {} {:?}", cursor.load, cursor.read_at.lsn, cursor.values);
+    let basis = format!("since {} {} {:?} {unread:?}", cursor.load, cursor.read_at.lsn, cursor.values);
+    let condition = match &unread {
+        Some(unread) => format!("{unread} OR {condition}"),
+        None => condition,
+    };
     // For now the new cursor is the old one: the greatest values are asked for above it.
-    Aim { how: Commit::Append, filter: filtered(Some(condition)), next: Some(cursor), basis }
+    Ok(Aim { how: Commit::Append, filter: filtered(Some(condition)), next: Some(cursor), first_load: unread, basis })
+}
+
+/// The condition for the rows of a first load that OLake has not finished.
+fn unread(plan: &StreamPlan, field: &CursorField, progress: &Progress) -> Result<Option<String>> {
+    let key = plan.key.as_ref().and_then(|key| key.columns.first());
+    let unread = progress.unread(key.map(String::as_str)).map_err(|e| e.doing(format!("go on with {}", plan.id)))?;
+    if unread.is_some() && !field.versions && progress.chunks.iter().any(|chunk| matches!(chunk, OlakeChunk::Tuples(..))) {
+        return Err(Error::state(format!("{}: OLake has left chunks by physical position, and this relation has none", plan.id))
+            .hint("run clear-destination for the stream and load it anew"));
+    }
+    if unread.is_some() {
+        tracing::warn!(
+            "{}: going on with the {} chunks that OLake has left of a first load. OLake read the others at other moments; if rows were updated or \
+             deleted meanwhile, clear the table (clear-destination) and load it anew",
+            plan.id,
+            progress.chunks.len()
+        );
+    }
+    Ok(unread)
+}
+
+/// A cursor without a snapshot.
+fn as_olake_left_it(plan: &StreamPlan, field: &CursorField, values: Vec<Option<String>>) -> Cursor {
+    let shown: Vec<_> = values.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
+    tracing::info!("{}: going on from {} = {}, as OLake left it", plan.id, field.text, shown.join(", "));
+    Cursor {
+        field: field.text.clone(),
+        values,
+        shown: None,
+        shown_second: None,
+        load: String::new(),
+        read_at: Moment { system: String::new(), timeline: 0, database: 0, xmin: 0, xmax: 0, lsn: String::new(), durable: false },
+        quiet: true,
+        seen: Vec::new(),
+        heaps: BTreeMap::new(),
+    }
 }
 
 /// How far the stream has been read when `aim` is reached.
@@ -167,7 +198,8 @@ async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported
     let row = client.query_typed_one(&field.greatest(&whole.source(), plan.filter.as_deref(), last), &[]).await.map_err(explain)?;
     let values = (0..field.columns.len()).map(|at| row.get::<_, Option<String>>(at).or_else(|| last?.values.get(at)?.clone()));
     let values: Vec<Option<String>> = values.collect();
-    let primary = field.columns.first().map_or("", |column| column.name.as_str());
+    let shown = |at: usize| olake_value(values.get(at)?.as_deref(), info, &field.columns.get(at)?.name);
+    let (first, second) = (shown(0), shown(1));
 
     let mut seen = Vec::new();
     if let Some(unsettled) = unsettled(&exported.moment).filter(|_| field.versions) {
@@ -189,7 +221,8 @@ async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported
     }
     Ok(Cursor {
         field: field.text.clone(),
-        shown: olake_value(values.first().and_then(Option::as_deref), info, primary),
+        shown: first,
+        shown_second: second,
         values,
         // The load's name is put in when it is committed.
         load: last.map(|last| last.load.clone()).unwrap_or_default(),

@@ -107,11 +107,8 @@ mod tests {
         let flatten = Flatten { source: "Doc".into(), destination: "doc".into(), keys: Some(keys) };
         let found = columns(&flatten, &table, false).expect("plan");
         let shown: Vec<_> = found.iter().map(|(plan, sql)| (plan.name.as_str(), sql.as_str())).collect();
-        let expected = [
-            ("doc_it_s", r#"("Doc" ->> 'it''s')"#),
-            ("doc_n", r#"(("Doc" ->> 'n')::pg_catalog."int8")"#),
-            ("doc_o", r#"("Doc" -> 'o')"#),
-        ];
+        let expected =
+            [("doc_it_s", r#"("Doc" ->> 'it''s')"#), ("doc_n", r#"(("Doc" ->> 'n')::pg_catalog."int8")"#), ("doc_o", r#"("Doc" -> 'o')"#)];
         assert_eq!(shown, expected);
         assert!(columns(&Flatten { source: "n".into(), ..flatten.clone() }, &table, false).is_err());
         assert!(columns(&Flatten { source: "gone".into(), ..flatten }, &table, false).is_err());

@@ -228,6 +228,7 @@ mod tests {
             field: String::new(),
             values: values.iter().map(|value| value.map(str::to_owned)).collect(),
             shown: None,
+            shown_second: None,
             load: String::new(),
             read_at: moment(100),
             quiet,

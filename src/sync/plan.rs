@@ -1,5 +1,6 @@
 //! What a chosen stream becomes: columns, expressions to select, Arrow schema, destination. Pure: values in, values out.
 
+use super::advance::Aim;
 use super::increment::CursorField;
 use super::olake_columns::{OlakeColumn, instant, olake_column, synthetic};
 use super::{flatten, row_json};
@@ -17,9 +18,10 @@ use crate::types::special::SpecialValues;
 use crate::types::{self, ColumnPlan, Wire};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, Utc};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use writers::TableSpec;
+use writers::{Commit, TableSpec};
 
 /// One stream of a run, ready to be read and written.
 #[derive(Clone, Debug)]
@@ -33,9 +35,9 @@ pub struct StreamPlan {
     /// How each selected expression is decoded, in order.
     pub columns: Vec<ColumnPlan>,
     /// The expressions of the SELECT list, in the same order.
-    pub select: Vec<String>,
+    select: Vec<String>,
     /// The same for rows that an incremental run adds to those of the first: OLake's columns tell them apart.
-    pub select_added: Vec<String>,
+    select_added: Vec<String>,
     /// Condition pushed into every query.
     pub filter: Option<String>,
     /// Key by whose values the table is to be cut, if the catalog file names one.
@@ -51,6 +53,21 @@ pub struct StreamPlan {
 }
 
 impl StreamPlan {
+    /// The SELECT list of a load with this aim.
+    pub fn select(&self, aim: &Aim) -> Cow<'_, [String]> {
+        match (aim.how, &aim.first_load) {
+            (Commit::Replace, _) => Cow::Borrowed(&self.select),
+            (Commit::Append, None) => Cow::Borrowed(&self.select_added),
+            (Commit::Append, Some(first)) => {
+                let both = |(first_read, added): (&String, &String)| match first_read == added {
+                    true => added.clone(),
+                    false => format!("CASE WHEN {first} THEN {first_read} ELSE {added} END"),
+                };
+                self.select.iter().zip(&self.select_added).map(both).collect()
+            }
+        }
+    }
+
     /// A query of the stream's form that reads no row.
     pub fn probe(&self, table: &TableInfo) -> String {
         let filter = self.filter.as_deref().unwrap_or("true");

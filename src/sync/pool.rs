@@ -247,10 +247,10 @@ async fn read_pieces<T: Table>(
 ) -> Result<Vec<u64>> {
     let aim = &shared.aims[job.stream];
     let plan = &stream.plan;
-    let select = if aim.how == Commit::Append { &plan.select_added } else { &plan.select };
+    let select = plan.select(aim);
     let mut rows = Vec::with_capacity(job.pieces.len());
     for piece in &job.pieces {
-        let sql = chunks::query(select, piece, aim.filter.as_deref(), plan.wire);
+        let sql = chunks::query(&select, piece, aim.filter.as_deref(), plan.wire);
         let read = read_chunk(connection, &sql, plan, &shared.limits, &stream.meter, batches).await;
         rows.push(read.map_err(|e| e.doing(format!("read {} of {}", piece.describe(), plan.id)))?);
     }

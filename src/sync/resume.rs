@@ -131,7 +131,7 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, ground: Ground<'_>) -> Result<Wo
     };
     let (generation, attempt) = (load.generation.clone(), load.attempt);
     keeper.commit(|state| {
-        if aim.how == Commit::Replace {
+        if aim.how == Commit::Replace && stream.plan.cursor.is_none() {
             // An empty list would tell OLake that the table is loaded; it is not before it is committed.
             let left = match chunks.is_empty() {
                 true => vec![json!({"min": "'(0,0)'", "max": "'(4294967295,0)'"})],
@@ -183,8 +183,12 @@ async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Ground<'_
             cursor: aim.next.clone(),
             committed: false,
         };
-        if aim.how == Commit::Replace {
-            state.set_chunks(&stream.info.namespace, &stream.info.name, chunks.iter().map(Chunk::olake_form).collect());
+        let (namespace, name) = (&stream.info.namespace, &stream.info.name);
+        match (aim.how, &stream.plan.cursor) {
+            (Commit::Replace, None) => state.set_chunks(namespace, name, chunks.iter().map(Chunk::olake_form).collect()),
+            // What is staged is not in the destination: OLake, if it goes on from here, has to begin anew.
+            (Commit::Replace, Some(_)) => state.forget_olake(namespace, name),
+            (Commit::Append, _) => {}
         }
         state.lakeward.loads.insert(stream.plan.id.clone(), load);
     })?;

@@ -97,8 +97,8 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
         cursor.load.clone_from(&load.generation);
     }
     state.lakeward.loads.remove(id);
-    state.set_chunks(&stream.namespace, &stream.name, Vec::new());
-    for (column, value) in plan.cursor.iter().flat_map(|field| &field.columns).zip([cursor.shown.clone()]) {
+    state.complete(&stream.namespace, &stream.name);
+    for (column, value) in plan.cursor.iter().flat_map(|field| &field.columns).zip([cursor.shown.clone(), cursor.shown_second.clone()]) {
         state.set_cursor(&stream.namespace, &stream.name, &column.name, value);
     }
     state.lakeward.cursors.insert(id.clone(), cursor);

@@ -119,7 +119,7 @@ async fn take(client: &Client, plan: &StreamPlan, whole: &Chunk, key: &Key, samp
 async fn by_index(client: &Client, plan: &StreamPlan, table: &TableInfo, aim: &Aim, terms: Terms) -> Result<Option<Vec<Chunk>>> {
     let mut whole = pages::whole(table);
     let filter = aim.filter.as_deref().unwrap_or("true");
-    let explain = format!("EXPLAIN (VERBOSE, FORMAT JSON) SELECT {} {} WHERE {filter}", plan.select.join(", "), whole.source());
+    let explain = format!("EXPLAIN (VERBOSE, FORMAT JSON) SELECT {} {} WHERE {filter}", plan.select(aim).join(", "), whole.source());
     let messages =
         client.simple_query(&explain).await.map_err(|e| connect::sql_error(&e).doing(format!("plan what is new in {}", plan.id)))?;
     let text: String =

@@ -48,7 +48,13 @@ pub(crate) fn single(text: &[u8], out: &mut Vec<u8>) -> Step {
 fn number(value: impl Display + LowerExp, finite: bool, nan: bool, negative: bool, out: &mut Vec<u8>) -> Step {
     const EXPONENTS: std::ops::RangeInclusive<i32> = -4..=5;
     if !finite {
-        out.extend_from_slice(if nan { b"NaN" } else if negative { b"-Inf" } else { b"+Inf" });
+        out.extend_from_slice(if nan {
+            b"NaN"
+        } else if negative {
+            b"-Inf"
+        } else {
+            b"+Inf"
+        });
         return Ok(());
     }
     let scientific = format!("{value:e}");
@@ -99,13 +105,7 @@ fn moment(micros: i64, out: &mut Vec<u8>) -> Step {
     }
     let (year, month, day) = civil(days);
     let (seconds, fraction) = (within / 1_000_000, within % 1_000_000);
-    let written = write!(
-        out,
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    );
+    let written = write!(out, "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     written.map_err(Fault::bug)?;
     if fraction > 0 {
         let digits = format!("{fraction:06}");

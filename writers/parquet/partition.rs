@@ -94,7 +94,9 @@ impl PartitionExpression {
             for piece in folder {
                 match piece {
                     Piece::Literal(text) => name.push_str(text),
-                    Piece::Column { .. } | Piece::Field { .. } => name.push_str(columns.next().expect("labels for each column piece").text(row)),
+                    Piece::Column { .. } | Piece::Field { .. } => {
+                        name.push_str(columns.next().expect("labels for each column piece").text(row))
+                    }
                     Piece::Now(form) => {
                         let mut text = String::new();
                         form.write_instant(now.timestamp_micros(), &mut text);
@@ -180,13 +182,18 @@ fn refuse_unless(fits: bool, spec: &TableSpec, placeholder: &Placeholder, field:
     let (text, data_type) = (&placeholder.text, field.data_type());
     let (what, accepted) = match (&placeholder.what, value) {
         (_, true) => ("partition".to_owned(), "a number, a boolean, text, a date, a time, a timestamp or a uuid"),
-        (What::Text { .. }, false) => ("take a granularity".to_owned(), "a date, a timestamp, text that holds one, or seconds since 1970 of type integer"),
-        (What::Field(transform), false) => (format!("take the transform {transform}"), match transform {
-            Transform::Bucket(_) => "a whole number, a decimal, text, bytes, a date, a time, a timestamp or a uuid",
-            Transform::Truncate(_) => "a whole number, a decimal or text",
-            Transform::Hour => "a timestamp",
-            _ => "a date or a timestamp",
-        }),
+        (What::Text { .. }, false) => {
+            ("take a granularity".to_owned(), "a date, a timestamp, text that holds one, or seconds since 1970 of type integer")
+        }
+        (What::Field(transform), false) => (
+            format!("take the transform {transform}"),
+            match transform {
+                Transform::Bucket(_) => "a whole number, a decimal, text, bytes, a date, a time, a timestamp or a uuid",
+                Transform::Truncate(_) => "a whole number, a decimal or text",
+                Transform::Hour => "a timestamp",
+                _ => "a date or a timestamp",
+            },
+        ),
     };
     Err(malformed(&spec.partition_regex, format!("placeholder `{text}`: a column of type {data_type} cannot {what}"))
         .hint(format!("name a column that is {accepted}")))
@@ -229,8 +236,8 @@ fn is_plain(data_type: &DataType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use crate::Kind;
+    use arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use arrow::datatypes::{Field, Int32Type, Schema, TimeUnit};
     use std::sync::Arc;
 
@@ -329,7 +336,11 @@ mod tests {
         check("{id, bucket[16]}", &b, &[("id_bucket=3", &[0, 3]), ("id_bucket=8", &[1]), (&format!("id_bucket={null}"), &[2])]);
         check("/{id, truncate[10]}", &b, &[("id_trunc=30", &[0, 3]), ("id_trunc=-10", &[1]), (&format!("id_trunc={null}"), &[2])]);
         check("/{name, truncate[2]}", &b, &[("name_trunc=a%2F", &[0, 3]), ("name_trunc=nu", &[1]), (&format!("name_trunc={null}"), &[2])]);
-        check("/{name, identity}/", &b, &[("name=a%2Fb", &[0]), ("name=null", &[1]), (&format!("name={null}"), &[2]), ("name=a%2Fc", &[3])]);
+        check(
+            "/{name, identity}/",
+            &b,
+            &[("name=a%2Fb", &[0]), ("name=null", &[1]), (&format!("name={null}"), &[2]), ("name=a%2Fc", &[3])],
+        );
         check("/{name, void}/{now(), day}", &b, &[("now_day=2024-02-29", &[0, 1, 2, 3])]);
     }
 
