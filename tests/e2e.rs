@@ -32,6 +32,8 @@ mod memory;
 mod network;
 #[path = "e2e/object_store.rs"]
 mod object_store;
+#[path = "e2e/olake.rs"]
+mod olake;
 #[path = "e2e/oracle.rs"]
 mod oracle;
 #[path = "e2e/pooler.rs"]
