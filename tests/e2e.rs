@@ -12,6 +12,8 @@ mod support;
 mod commands;
 #[path = "e2e/consistency.rs"]
 mod consistency;
+#[path = "e2e/encryption.rs"]
+mod encryption;
 #[path = "e2e/failures.rs"]
 mod failures;
 #[path = "e2e/families.rs"]

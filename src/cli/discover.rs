@@ -29,7 +29,7 @@ pub async fn run(flags: &Flags) -> Result<()> {
 }
 
 async fn discover(flags: &Flags) -> Result<()> {
-    let source = super::read_source(flags)?;
+    let source = super::read_source(flags).await?;
     let options = source.resolve()?;
     let session = connect::session(&options).await?;
     let found = catalog::load(&session.client, &source.scope()).await?;

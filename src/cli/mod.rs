@@ -4,6 +4,7 @@ pub mod check;
 pub mod clear;
 pub mod discover;
 pub mod dry_run;
+pub mod encrypt;
 pub mod exit;
 pub mod files;
 pub mod log;
@@ -13,11 +14,19 @@ pub mod size;
 pub mod spec;
 pub mod sync;
 
-use crate::error::{Error, Result};
+use crate::config::encryption::{self, Key};
+use crate::config::expand::Lookup;
+use crate::config::load::{FileKind, Text};
+use crate::error::{Context as _, Error, Result};
+use crate::kms;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use size::ByteSize;
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use writers::Secret;
 
 /// Brings PostgreSQL tables into a lakehouse.
 ///
@@ -45,6 +54,8 @@ enum Command {
     ClearDestination,
     /// Print the first rows of a table in the destination
     Preview(preview::PreviewArgs),
+    /// Print the file of --config or --destination, encrypted with --encryption-key
+    Encrypt,
 }
 
 /// Flags that every command accepts, as in OLake.
@@ -77,9 +88,10 @@ pub struct Flags {
     /// For discover: what destination databases start with, instead of "postgres"
     #[arg(long, global = true, value_name = "PREFIX")]
     pub destination_database_prefix: Option<String>,
-    /// Key of encrypted config files
-    #[arg(long, global = true, value_name = "KEY", hide = true)]
-    pub encryption_key: Option<String>,
+    /// Key of encrypted source and destination files: a text, or the ARN of a key in AWS KMS. Other users see flags in the list of
+    /// processes: the environment is a better place
+    #[arg(long, global = true, value_name = "KEY", env = "LAKEWARD_ENCRYPTION_KEY", hide_env_values = true, value_parser = secret)]
+    pub encryption_key: Option<Secret>,
     /// Accepted for compatibility, has no effect: batches are sized by bytes
     #[arg(long, global = true, value_name = "ROWS", hide = true)]
     pub destination_buffer_size: Option<i64>,
@@ -98,6 +110,17 @@ pub struct Flags {
     /// Memory that a sync may use: 512MiB, 2GB …; default a quarter of the machine or cgroup
     #[arg(long, global = true, value_name = "SIZE")]
     pub memory_limit: Option<ByteSize>,
+}
+
+impl Flags {
+    /// The key of encrypted files, if they are encrypted.
+    fn encryption_key(&self) -> Result<Option<Key>> {
+        self.encryption_key.as_ref().map_or(Ok(None), Key::parse)
+    }
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// Format of what is printed to stderr.
@@ -131,10 +154,6 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
     let Cli { flags, command } = cli;
-    if flags.encryption_key.as_deref().is_some_and(|key| !key.is_empty()) {
-        return Err(Error::config("--encryption-key is not built in this version")
-            .hint("give the config files unencrypted, with secrets as ${NAME}"));
-    }
     for (flag, given) in [("destination-buffer-size", flags.destination_buffer_size), ("max-discover-threads", flags.max_discover_threads)]
     {
         if given.is_some() {
@@ -148,6 +167,7 @@ async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
         Command::Sync(args) => Box::pin(sync::run(&flags, &args, screen)).await,
         Command::ClearDestination => clear::run(&flags).await,
         Command::Preview(args) => preview::run(&flags, &args).await,
+        Command::Encrypt => encrypt::run(&flags).await,
     }
 }
 
@@ -174,25 +194,34 @@ fn tell(notes: &[String]) {
     }
 }
 
-fn read_source(flags: &Flags) -> Result<crate::config::source::Source> {
-    use crate::config::load::{FileKind, load};
-    let path = files::required(&flags.config, "config", "source.json")?;
-    let loaded = load(path, FileKind::Source, flags.lenient)?;
+async fn read_source(flags: &Flags) -> Result<crate::config::source::Source> {
+    read(flags, files::required(&flags.config, "config", "source.json")?, FileKind::Source).await
+}
+
+async fn read_destination(flags: &Flags) -> Result<crate::config::destination::Destination> {
+    read(flags, files::required(&flags.destination, "destination", "destination.json")?, FileKind::Destination).await
+}
+
+/// Reads a file that may be encrypted.
+async fn read<T: DeserializeOwned + JsonSchema>(flags: &Flags, path: &Path, kind: FileKind) -> Result<T> {
+    let load = async {
+        let mut text = Text::read(path)?;
+        if let Some(key) = flags.encryption_key()? {
+            let bytes = text.encrypted()?;
+            text = text.decrypted(match &key {
+                Key::Text(key) => encryption::open(&bytes, key)?,
+                Key::Kms(key) => Box::pin(kms::decrypt(key, bytes)).await?,
+            })?;
+        }
+        text.load(kind, flags.lenient, &Lookup::process())
+    };
+    let loaded = load.await.doing(|| format!("read {kind} file {}", path.display()))?;
     tell(&loaded.notes);
     Ok(loaded.value)
 }
 
-fn read_destination(flags: &Flags) -> Result<crate::config::destination::Destination> {
-    use crate::config::load::{FileKind, load};
-    let path = files::required(&flags.destination, "destination", "destination.json")?;
-    let loaded = load(path, FileKind::Destination, flags.lenient)?;
-    tell(&loaded.notes);
-    Ok(loaded.value)
-}
-
-fn read_chosen(flags: &Flags, path: &std::path::Path) -> Result<Vec<crate::config::selection::Chosen>> {
-    use crate::config::load::{FileKind, load};
-    let loaded = load::<crate::config::streams::StreamsFile>(path, FileKind::Streams, flags.lenient)?;
+fn read_chosen(flags: &Flags, path: &Path) -> Result<Vec<crate::config::selection::Chosen>> {
+    let loaded = crate::config::load::<crate::config::streams::StreamsFile>(path, FileKind::Streams, flags.lenient)?;
     tell(&loaded.notes);
     crate::config::selection::choose(&loaded.value, None).map_err(|e| e.doing(path.display().to_string()))
 }

@@ -95,9 +95,9 @@ pub async fn open_destination(destination: &Destination, share: Share) -> Result
 pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> {
     files::required(&flags.config, "config", "source.json")?;
     files::required(&flags.destination, "destination", "destination.json")?;
-    let source = super::read_source(flags)?;
+    let source = super::read_source(flags).await?;
     let options = source.resolve()?;
-    let destination = super::read_destination(flags)?;
+    let destination = super::read_destination(flags).await?;
     let mut chosen = restrict(super::read_chosen(flags, &files::streams(flags))?, &args.only)?;
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
