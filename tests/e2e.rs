@@ -26,6 +26,8 @@ mod incremental;
 mod keys;
 #[path = "e2e/kills.rs"]
 mod kills;
+#[path = "e2e/logs.rs"]
+mod logs;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]

@@ -25,7 +25,7 @@ pub async fn run(flags: &Flags, args: &CheckArgs) -> Result<()> {
             json!({"status": "FAILED", "message": format!("{error}{advice}")})
         }
     };
-    super::print(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
+    super::message(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
     outcome
 }
 

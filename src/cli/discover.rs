@@ -60,7 +60,7 @@ async fn discover(flags: &Flags) -> Result<()> {
     };
     write(&path, &merged)?;
     tracing::info!("{} streams written to {}", merged.streams.len(), path.display());
-    super::print(&json!({"type": "CATALOG", "catalog": fresh}));
+    super::message(&json!({"type": "CATALOG", "catalog": fresh}));
     Ok(())
 }
 
@@ -71,7 +71,7 @@ fn difference(flags: &Flags, second: &Path) -> Result<()> {
     let path = files::difference_output(flags, first);
     write(&path, &difference)?;
     tracing::info!("{} streams differ; written to {}", difference.streams.len(), path.display());
-    super::print(&json!({"type": "CATALOG", "catalog": difference}));
+    super::message(&json!({"type": "CATALOG", "catalog": difference}));
     Ok(())
 }
 

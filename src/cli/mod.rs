@@ -8,6 +8,7 @@ pub mod encrypt;
 pub mod exit;
 pub mod files;
 pub mod log;
+pub mod log_file;
 pub mod preview;
 pub mod report;
 pub mod size;
@@ -104,6 +105,9 @@ pub struct Flags {
     /// Format of what is printed to stderr
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Also write the log to logs/sync_<time>/olake.log beside the config, as JSON lines
+    #[arg(long, global = true)]
+    pub log_files: bool,
     /// error, warn, info, debug or trace; or a filter such as lakeward=debug
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info", env = "LAKEWARD_LOG")]
     pub log_level: String,
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
     if let Err(error) = &outcome {
         log::error(error);
     }
+    screen.close();
     exit::code(&outcome)
 }
 
@@ -174,6 +179,9 @@ async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn fail_early(error: &Error) -> ExitCode {
     eprintln!("error: {error}");
+    if let Some(advice) = error.advice() {
+        eprintln!("what to do: {advice}");
+    }
     ExitCode::from(exit::status(error.kind()))
 }
 
@@ -185,6 +193,12 @@ pub fn print(data: &impl std::fmt::Display) {
     {
         tracing::warn!("write to stdout: {error}");
     }
+}
+
+/// Prints one of OLake's messages, which it logs as well.
+fn message(message: &serde_json::Value) {
+    print(message);
+    tracing::info!(target: log_file::FILE_ONLY, "{message}");
 }
 
 /// Logs what was accepted without effect, once.

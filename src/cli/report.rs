@@ -2,6 +2,7 @@
 
 use super::LogFormat;
 use super::log::Screen;
+use super::log_file::{FILE_ONLY, STDERR_ONLY};
 use super::size::{bytes, count};
 use crate::error::Result;
 use crate::memory::resident_bytes;
@@ -133,10 +134,12 @@ impl Report {
             bar.finish_and_clear();
         }
         self.total.finish_and_clear();
+        let streams = json!(self.meters.iter().map(|m| stream_stats(m)).collect::<Vec<_>>());
         match self.screen.format {
             LogFormat::Text => self.screen.say(&self.summary()),
-            LogFormat::Json => tracing::info!(streams = %json!(self.meters.iter().map(|m| stream_stats(m)).collect::<Vec<_>>()), "summary"),
+            LogFormat::Json => tracing::info!(target: STDERR_ONLY, %streams, "summary"),
         }
+        tracing::info!(target: FILE_ONLY, %streams, "{}", self.summary().trim());
         // Every row is where it should be; that nobody can read about it here must not make the run fail.
         if let Err(error) = self.write_stats() {
             tracing::warn!("{error}");
