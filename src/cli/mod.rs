@@ -25,6 +25,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use size::ByteSize;
 use std::convert::Infallible;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use writers::Secret;
@@ -93,9 +94,9 @@ pub struct Flags {
     /// processes: the environment is a better place
     #[arg(long, global = true, value_name = "KEY", env = "LAKEWARD_ENCRYPTION_KEY", hide_env_values = true, value_parser = secret)]
     pub encryption_key: Option<Secret>,
-    /// Accepted for compatibility, has no effect: batches are sized by bytes
-    #[arg(long, global = true, value_name = "ROWS", hide = true)]
-    pub destination_buffer_size: Option<i64>,
+    /// Most rows that a sync hands to the writer at a time; without it batches are cut by their bytes alone
+    #[arg(long, global = true, value_name = "ROWS", value_parser = rows)]
+    pub destination_buffer_size: Option<NonZeroUsize>,
     /// Accepted for compatibility, has no effect: discover asks for all tables at once
     #[arg(long, global = true, value_name = "N", hide = true)]
     pub max_discover_threads: Option<i64>,
@@ -121,6 +122,10 @@ impl Flags {
     fn encryption_key(&self) -> Result<Option<Key>> {
         self.encryption_key.as_ref().map_or(Ok(None), Key::parse)
     }
+}
+
+fn rows(text: &str) -> Result<NonZeroUsize, &'static str> {
+    text.parse().map_err(|_| "expected a number of rows, 1 or more")
 }
 
 fn secret(text: &str) -> Result<Secret, Infallible> {
@@ -159,11 +164,8 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
     let Cli { flags, command } = cli;
-    for (flag, given) in [("destination-buffer-size", flags.destination_buffer_size), ("max-discover-threads", flags.max_discover_threads)]
-    {
-        if given.is_some() {
-            tracing::info!("--{flag} is accepted for compatibility, has no effect");
-        }
+    if flags.max_discover_threads.is_some() {
+        tracing::info!("--max-discover-threads is accepted for compatibility, has no effect");
     }
     match command {
         Command::Spec => spec::run(&flags),

@@ -16,6 +16,7 @@ use crate::sync::plan::Terms;
 use crate::sync::{Effort, Run, plan_streams};
 use chrono::Utc;
 use clap::Args;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use writers::parquet::{Parquet, Resources};
 
@@ -139,6 +140,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         memory: Memory::new(share.pool_bytes),
         pace: source.pace(),
         batch_bytes: share.batch_bytes,
+        batch_rows: flags.destination_buffer_size.map_or(usize::MAX, NonZeroUsize::get),
         chunk_rows: source.backfill.chunk_rows,
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };
