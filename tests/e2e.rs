@@ -48,6 +48,8 @@ mod refusals;
 mod replica;
 #[path = "e2e/resume.rs"]
 mod resume;
+#[path = "e2e/stats.rs"]
+mod stats;
 #[path = "e2e/tables.rs"]
 mod tables;
 #[path = "e2e/types.rs"]
