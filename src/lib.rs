@@ -23,6 +23,7 @@ mod columns;
 pub mod config;
 pub mod discover;
 pub mod error;
+pub mod kms;
 pub mod memory;
 pub mod postgres;
 pub mod shutdown;

@@ -4,7 +4,9 @@
 //! After an intended change: `UPDATE_EXPECTED=1 UPDATE_SCHEMAS=1 cargo test --test configs`, then read the diff.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use lakeward::config::encryption;
 use lakeward::config::expand::Lookup;
+use lakeward::config::load::Text;
 use lakeward::config::streams::StreamsFile;
 use lakeward::config::{Destination, FileKind, Loaded, Source, load_with};
 use lakeward::error::{Context, Error, Result};
@@ -14,6 +16,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use writers::Secret;
 
 /// A planted secret: it stands in every mistaken file where a secret can, and in no message.
 const PLANTED: &str = "hunter2";
@@ -121,7 +124,7 @@ fn files_that_cannot_be_read_say_why() {
     check("empty.json", b"  \n", "the file is empty");
     check("list.json", b"[1]", "found a list");
     check("scalar.yaml", b"hunter2", "single string");
-    check("encrypted.json", b"\"aHVudGVyMg==\"", "encrypted");
+    check("encrypted.json", b"\"aHVudGVyMg==\"", "it is encrypted, and no key is given");
     check("twice.json", b"{\"host\": \"a\",\n \"host\": \"b\"}", "line 2, column 7: the same key twice: `host`");
     check("twice.yaml", b"host: a\nhost: b\n", "the same key twice: `host`");
     check("tab.yaml", b"host: h\nssl:\n\t password: hunter2\n", "line 3, column");
@@ -134,6 +137,35 @@ fn files_that_cannot_be_read_say_why() {
     assert!(missing.to_string().ends_with("none.json: there is no such file"), "{missing}");
     let directory = load_with::<Source>(folder.path(), FileKind::Source, false, &environment()).unwrap_err();
     assert!(directory.to_string().ends_with("this is a directory, not a file"), "{directory}");
+}
+
+/// An encrypted file of each mistake gets the message of the plain one: nothing of what was decrypted is in it, nor the key.
+#[test]
+fn mistakes_in_encrypted_files_get_the_same_message() {
+    const KEY: &str = "the key of the files";
+    let folder = tempfile::tempdir().unwrap();
+    let key = Secret::new(KEY);
+    for path in files("tests/configs/invalid").into_iter().filter(|path| path.extension().is_none_or(|ext| ext != "expected")) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with("destination") || name.starts_with("streams") {
+            continue;
+        }
+        let written = folder.path().join(name);
+        fs::write(&written, encryption::file(&encryption::seal(&fs::read(&path).unwrap(), &key).unwrap())).unwrap();
+        let load = |key: &Secret| -> Result<()> {
+            let text = Text::read(&written)?;
+            let opened = encryption::open(&text.encrypted()?, key)?;
+            let loaded = text.decrypted(opened)?.load::<Source>(FileKind::Source, false, &environment())?;
+            loaded.value.resolve().map(drop)
+        };
+        let text = message(&load(&key).unwrap_err().doing(format!("read source file {}", path.display())));
+        assert_eq!(text, fs::read_to_string(path.with_extension("expected")).unwrap(), "{name}");
+        let refused = load(&Secret::new("another key")).unwrap_err();
+        assert!(!format!("{refused:?} {}", message(&refused)).contains(KEY), "{refused:?}");
+        assert!(!text.contains(PLANTED) && !text.contains(KEY), "{text}");
+    }
+    let plain = Text::read(Path::new("configs/postgres-to-parquet/source.json")).unwrap();
+    assert!(plain.encrypted().unwrap_err().to_string().contains("not encrypted"));
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod support;
 mod commands;
 #[path = "e2e/consistency.rs"]
 mod consistency;
+#[path = "e2e/encryption.rs"]
+mod encryption;
 #[path = "e2e/failures.rs"]
 mod failures;
 #[path = "e2e/families.rs"]
@@ -24,6 +26,8 @@ mod incremental;
 mod keys;
 #[path = "e2e/kills.rs"]
 mod kills;
+#[path = "e2e/logs.rs"]
+mod logs;
 #[path = "e2e/majors.rs"]
 mod majors;
 #[path = "e2e/memory.rs"]
@@ -46,6 +50,8 @@ mod refusals;
 mod replica;
 #[path = "e2e/resume.rs"]
 mod resume;
+#[path = "e2e/stats.rs"]
+mod stats;
 #[path = "e2e/tables.rs"]
 mod tables;
 #[path = "e2e/types.rs"]

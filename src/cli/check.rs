@@ -25,7 +25,7 @@ pub async fn run(flags: &Flags, args: &CheckArgs) -> Result<()> {
             json!({"status": "FAILED", "message": format!("{error}{advice}")})
         }
     };
-    super::print(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
+    super::message(&json!({"type": "CONNECTION_STATUS", "connectionStatus": status}));
     outcome
 }
 
@@ -35,7 +35,7 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
             .hint("give source.json with --config, destination.json with --destination, or both"));
     }
     if flags.config.is_some() {
-        let source = super::read_source(flags)?;
+        let source = super::read_source(flags).await?;
         let options = source.resolve()?;
         if !args.config_only {
             let session = connect::session(&options).await?;
@@ -50,7 +50,7 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
         }
     }
     if flags.destination.is_some() {
-        let destination = super::read_destination(flags)?;
+        let destination = super::read_destination(flags).await?;
         if args.config_only {
             destination.resolve()?;
         } else {

@@ -29,7 +29,7 @@ pub async fn run(flags: &Flags) -> Result<()> {
 }
 
 async fn discover(flags: &Flags) -> Result<()> {
-    let source = super::read_source(flags)?;
+    let source = super::read_source(flags).await?;
     let options = source.resolve()?;
     let session = connect::session(&options).await?;
     let found = catalog::load(&session.client, &source.scope()).await?;
@@ -61,7 +61,7 @@ async fn discover(flags: &Flags) -> Result<()> {
     };
     write(&path, &merged)?;
     tracing::info!("{} streams written to {}", merged.streams.len(), path.display());
-    super::print(&json!({"type": "CATALOG", "catalog": fresh}));
+    super::message(&json!({"type": "CATALOG", "catalog": fresh}));
     Ok(())
 }
 
@@ -72,7 +72,7 @@ fn difference(flags: &Flags, second: &Path) -> Result<()> {
     let path = files::difference_output(flags, first);
     write(&path, &difference)?;
     tracing::info!("{} streams differ; written to {}", difference.streams.len(), path.display());
-    super::print(&json!({"type": "CATALOG", "catalog": difference}));
+    super::message(&json!({"type": "CATALOG", "catalog": difference}));
     Ok(())
 }
 

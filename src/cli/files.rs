@@ -52,6 +52,11 @@ pub fn stats_output(flags: &Flags) -> PathBuf {
     output(flags, None, "stats.json")
 }
 
+/// Where log files are written, each run's in a folder of its own.
+pub fn logs_output(flags: &Flags) -> PathBuf {
+    output(flags, None, "logs")
+}
+
 /// A flag that this command cannot do without.
 pub fn required<'f>(flag: &'f Option<PathBuf>, name: &str, what: &str) -> Result<&'f Path> {
     flag.as_deref().ok_or_else(|| Error::config(format!("--{name} is missing")).hint(format!("give {what} with --{name} FILE")))

@@ -1,11 +1,14 @@
-//! Talk: log lines on stderr, as text or JSON, and the screen that progress bars share with them.
+//! Talk: log lines on stderr, as text or JSON, the screen that progress bars share with them, and the log file if one is wanted.
 
-use super::{Flags, LogFormat};
+use super::log_file::{FILE_ONLY, LogFile};
+use super::{Flags, LogFormat, files};
 use crate::error::{Error, Result};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use std::io::{IsTerminal, Write, stderr};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
 /// Where bars are drawn; log lines go above them.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Screen {
     pub interactive: bool,
     /// How log lines are written.
     pub format: LogFormat,
+    /// Where they are written as well.
+    file: Option<LogFile>,
 }
 
 impl Screen {
@@ -24,23 +29,34 @@ impl Screen {
         // Nobody is left to tell that stderr is gone.
         let _ = Line { screen: self }.write_all(text.as_bytes());
     }
+
+    /// Ends the log file.
+    pub fn close(&self) {
+        if let Some(file) = &self.file {
+            file.close();
+        }
+    }
 }
 
 /// Starts logging.
 pub fn start(flags: &Flags) -> Result<Screen> {
     let interactive = stderr().is_terminal() && flags.log_format == LogFormat::Text;
     let target = if interactive { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let screen = Screen { bars: MultiProgress::with_draw_target(target), interactive, format: flags.log_format };
+    let file = if flags.log_files { Some(LogFile::create(&files::logs_output(flags))?) } else { None };
+    let screen = Screen { bars: MultiProgress::with_draw_target(target), interactive, format: flags.log_format, file };
     let level = match flags.log_level.as_str() {
         "error" | "warn" | "info" | "debug" | "trace" => format!("warn,lakeward={0},writers={0}", flags.log_level),
         filter => filter.to_owned(),
     };
     let filter = EnvFilter::try_new(&level).map_err(|e| Error::config(format!("--log-level {:?}: {e}", flags.log_level)))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(screen.clone());
-    match flags.log_format {
-        LogFormat::Text => builder.with_target(false).with_ansi(interactive).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    let lines = fmt::layer().with_writer(screen.clone());
+    let lines = match flags.log_format {
+        LogFormat::Text => lines.with_target(false).with_ansi(interactive).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let lines = lines.with_filter(filter_fn(|meta| meta.target() != FILE_ONLY));
+    let all = registry().with(filter).with(lines).with(screen.file.clone());
+    tracing::subscriber::set_global_default(all).map_err(|e| Error::bug(format!("start logging: {e}")))?;
     Ok(screen)
 }
 

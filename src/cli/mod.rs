@@ -4,20 +4,31 @@ pub mod check;
 pub mod clear;
 pub mod discover;
 pub mod dry_run;
+pub mod encrypt;
 pub mod exit;
 pub mod files;
 pub mod log;
+pub mod log_file;
 pub mod preview;
 pub mod report;
 pub mod size;
 pub mod spec;
 pub mod sync;
 
-use crate::error::{Error, Result};
+use crate::config::encryption::{self, Key};
+use crate::config::expand::Lookup;
+use crate::config::load::{FileKind, Text};
+use crate::error::{Context as _, Error, Result};
+use crate::kms;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use size::ByteSize;
-use std::path::PathBuf;
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use writers::Secret;
 
 /// Brings PostgreSQL tables into a lakehouse.
 ///
@@ -45,6 +56,8 @@ enum Command {
     ClearDestination,
     /// Print the first rows of a table in the destination
     Preview(preview::PreviewArgs),
+    /// Print the file of --config or --destination, encrypted with --encryption-key
+    Encrypt,
 }
 
 /// Flags that every command accepts, as in OLake.
@@ -77,12 +90,13 @@ pub struct Flags {
     /// For discover: what destination databases start with, instead of "postgres"
     #[arg(long, global = true, value_name = "PREFIX")]
     pub destination_database_prefix: Option<String>,
-    /// Key of encrypted config files
-    #[arg(long, global = true, value_name = "KEY", hide = true)]
-    pub encryption_key: Option<String>,
-    /// Accepted for compatibility, has no effect: batches are sized by bytes
-    #[arg(long, global = true, value_name = "ROWS", hide = true)]
-    pub destination_buffer_size: Option<i64>,
+    /// Key of encrypted source and destination files: a text, or the ARN of a key in AWS KMS. Other users see flags in the list of
+    /// processes: the environment is a better place
+    #[arg(long, global = true, value_name = "KEY", env = "LAKEWARD_ENCRYPTION_KEY", hide_env_values = true, value_parser = secret)]
+    pub encryption_key: Option<Secret>,
+    /// Most rows that a sync hands to the writer at a time; without it batches are cut by their bytes alone
+    #[arg(long, global = true, value_name = "ROWS", value_parser = rows)]
+    pub destination_buffer_size: Option<NonZeroUsize>,
     /// Accepted for compatibility, has no effect: discover asks for all tables at once
     #[arg(long, global = true, value_name = "N", hide = true)]
     pub max_discover_threads: Option<i64>,
@@ -92,12 +106,30 @@ pub struct Flags {
     /// Format of what is printed to stderr
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// Also write the log to logs/sync_<time>/olake.log beside the config, as JSON lines
+    #[arg(long, global = true)]
+    pub log_files: bool,
     /// error, warn, info, debug or trace; or a filter such as lakeward=debug
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info", env = "LAKEWARD_LOG")]
     pub log_level: String,
     /// Memory that a sync may use: 512MiB, 2GB …; default a quarter of the machine or cgroup
     #[arg(long, global = true, value_name = "SIZE")]
     pub memory_limit: Option<ByteSize>,
+}
+
+impl Flags {
+    /// The key of encrypted files, if they are encrypted.
+    fn encryption_key(&self) -> Result<Option<Key>> {
+        self.encryption_key.as_ref().map_or(Ok(None), Key::parse)
+    }
+}
+
+fn rows(text: &str) -> Result<NonZeroUsize, &'static str> {
+    text.parse().map_err(|_| "expected a number of rows, 1 or more")
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// Format of what is printed to stderr.
@@ -126,20 +158,14 @@ pub fn main() -> ExitCode {
     if let Err(error) = &outcome {
         log::error(error);
     }
+    screen.close();
     exit::code(&outcome)
 }
 
 async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
     let Cli { flags, command } = cli;
-    if flags.encryption_key.as_deref().is_some_and(|key| !key.is_empty()) {
-        return Err(Error::config("--encryption-key is not built in this version")
-            .hint("give the config files unencrypted, with secrets as ${NAME}"));
-    }
-    for (flag, given) in [("destination-buffer-size", flags.destination_buffer_size), ("max-discover-threads", flags.max_discover_threads)]
-    {
-        if given.is_some() {
-            tracing::info!("--{flag} is accepted for compatibility, has no effect");
-        }
+    if flags.max_discover_threads.is_some() {
+        tracing::info!("--max-discover-threads is accepted for compatibility, has no effect");
     }
     match command {
         Command::Spec => spec::run(&flags),
@@ -148,12 +174,16 @@ async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
         Command::Sync(args) => Box::pin(sync::run(&flags, &args, screen)).await,
         Command::ClearDestination => clear::run(&flags).await,
         Command::Preview(args) => preview::run(&flags, &args).await,
+        Command::Encrypt => encrypt::run(&flags).await,
     }
 }
 
 #[expect(clippy::print_stderr, reason = "there is no log yet")]
 fn fail_early(error: &Error) -> ExitCode {
     eprintln!("error: {error}");
+    if let Some(advice) = error.advice() {
+        eprintln!("what to do: {advice}");
+    }
     ExitCode::from(exit::status(error.kind()))
 }
 
@@ -167,6 +197,12 @@ pub fn print(data: &impl std::fmt::Display) {
     }
 }
 
+/// Prints one of OLake's messages, which it logs as well.
+fn message(message: &serde_json::Value) {
+    print(message);
+    tracing::info!(target: log_file::FILE_ONLY, "{message}");
+}
+
 /// Logs what was accepted without effect, once.
 fn tell(notes: &[String]) {
     for note in notes {
@@ -174,25 +210,34 @@ fn tell(notes: &[String]) {
     }
 }
 
-fn read_source(flags: &Flags) -> Result<crate::config::source::Source> {
-    use crate::config::load::{FileKind, load};
-    let path = files::required(&flags.config, "config", "source.json")?;
-    let loaded = load(path, FileKind::Source, flags.lenient)?;
+async fn read_source(flags: &Flags) -> Result<crate::config::source::Source> {
+    read(flags, files::required(&flags.config, "config", "source.json")?, FileKind::Source).await
+}
+
+async fn read_destination(flags: &Flags) -> Result<crate::config::destination::Destination> {
+    read(flags, files::required(&flags.destination, "destination", "destination.json")?, FileKind::Destination).await
+}
+
+/// Reads a file that may be encrypted.
+async fn read<T: DeserializeOwned + JsonSchema>(flags: &Flags, path: &Path, kind: FileKind) -> Result<T> {
+    let load = async {
+        let mut text = Text::read(path)?;
+        if let Some(key) = flags.encryption_key()? {
+            let bytes = text.encrypted()?;
+            text = text.decrypted(match &key {
+                Key::Text(key) => encryption::open(&bytes, key)?,
+                Key::Kms(key) => Box::pin(kms::decrypt(key, bytes)).await?,
+            })?;
+        }
+        text.load(kind, flags.lenient, &Lookup::process())
+    };
+    let loaded = load.await.doing(|| format!("read {kind} file {}", path.display()))?;
     tell(&loaded.notes);
     Ok(loaded.value)
 }
 
-fn read_destination(flags: &Flags) -> Result<crate::config::destination::Destination> {
-    use crate::config::load::{FileKind, load};
-    let path = files::required(&flags.destination, "destination", "destination.json")?;
-    let loaded = load(path, FileKind::Destination, flags.lenient)?;
-    tell(&loaded.notes);
-    Ok(loaded.value)
-}
-
-fn read_chosen(flags: &Flags, path: &std::path::Path) -> Result<Vec<crate::config::selection::Chosen>> {
-    use crate::config::load::{FileKind, load};
-    let loaded = load::<crate::config::streams::StreamsFile>(path, FileKind::Streams, flags.lenient)?;
+fn read_chosen(flags: &Flags, path: &Path) -> Result<Vec<crate::config::selection::Chosen>> {
+    let loaded = crate::config::load::<crate::config::streams::StreamsFile>(path, FileKind::Streams, flags.lenient)?;
     tell(&loaded.notes);
     crate::config::selection::choose(&loaded.value, None).map_err(|e| e.doing(path.display().to_string()))
 }

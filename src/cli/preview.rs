@@ -24,7 +24,7 @@ pub struct PreviewArgs {
 pub async fn run(flags: &Flags, args: &PreviewArgs) -> Result<()> {
     let only: Vec<_> = args.stream.clone().into_iter().collect();
     let chosen = sync::restrict(super::read_chosen(flags, &files::streams(flags))?, &only)?;
-    let destination = sync::open_destination(&super::read_destination(flags)?, sync::Share::for_check()).await?;
+    let destination = sync::open_destination(&super::read_destination(flags).await?, sync::Share::for_check()).await?;
     for stream in &chosen {
         let id = format!("{}.{}", stream.stream.namespace, stream.stream.name);
         let preview = destination.preview(&stream.destination_database, &stream.destination_table, args.rows).await;

@@ -2,6 +2,7 @@
 
 use super::LogFormat;
 use super::log::Screen;
+use super::log_file::{FILE_ONLY, STDERR_ONLY};
 use super::size::{bytes, count};
 use crate::error::Result;
 use crate::memory::resident_bytes;
@@ -32,6 +33,41 @@ pub struct Report {
     stats: PathBuf,
     readers: usize,
     started: Instant,
+    cpu: CpuClock,
+}
+
+/// What this process took of its processors since it was last asked.
+#[derive(Debug)]
+struct CpuClock {
+    cores: f64,
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl CpuClock {
+    fn start() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        Self { cores, wall: Instant::now(), cpu: process_time() }
+    }
+
+    /// From 0, idle, to 1, all of them; four decimals, as OLake has it.
+    fn utilization(&mut self) -> f64 {
+        let (wall, cpu) = (Instant::now(), process_time());
+        let share = share(cpu.saturating_sub(self.cpu), wall - self.wall, self.cores);
+        (self.wall, self.cpu) = (wall, cpu);
+        share
+    }
+}
+
+fn share(used: Duration, wall: Duration, cores: f64) -> f64 {
+    let offered = wall.as_secs_f64() * cores;
+    if offered > 0.0 { ((used.as_secs_f64() / offered).min(1.0) * 10_000.0).round() / 10_000.0 } else { 0.0 }
+}
+
+/// User and system time of all threads of this process.
+fn process_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 impl Report {
@@ -39,7 +75,7 @@ impl Report {
     pub fn new(screen: &Screen, meters: Vec<Arc<Meter>>, stats: PathBuf, readers: usize) -> Self {
         let total = screen.bars.add(ProgressBar::new_spinner());
         total.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { screen: screen.clone(), meters, bars: Vec::new(), total, stats, readers, started: Instant::now() }
+        Self { screen: screen.clone(), meters, bars: Vec::new(), total, stats, readers, started: Instant::now(), cpu: CpuClock::start() }
     }
 
     /// Tells until it is dropped or aborted.
@@ -108,7 +144,10 @@ impl Report {
     }
 
     /// Writes `stats.json` with OLake's keys, and ours under `streams`.
-    pub fn write_stats(&self) -> Result<()> {
+    ///
+    /// Memory and CPU are those of this process, where OLake has the whole machine's: memory is what is resident, CPU the share of the
+    /// processors that it may run on which it used since the last writing.
+    pub fn write_stats(&mut self) -> Result<()> {
         let rows: u64 = self.meters.iter().map(|m| m.rows_read.load(Relaxed)).sum();
         let read: u64 = self.meters.iter().map(|m| m.bytes_read.load(Relaxed)).sum();
         let estimated: u64 = self.meters.iter().map(|m| m.rows_estimated.load(Relaxed).max(m.rows_read.load(Relaxed))).sum();
@@ -122,7 +161,7 @@ impl Report {
         let value = json!({
             "Writer Threads": self.readers, "Synced Records": rows, "Bytes Read": read, "Speed": format!("{speed:.2} rps"),
             "Seconds Elapsed": format!("{seconds:.2}"), "Estimated Remaining Time": remaining,
-            "Memory Usage Bytes": resident_bytes(), "streams": streams,
+            "Memory Usage Bytes": resident_bytes(), "CPU Utilization": self.cpu.utilization(), "streams": streams,
         });
         write_atomically(&self.stats, format!("{value:#}\n").as_bytes())
     }
@@ -133,10 +172,12 @@ impl Report {
             bar.finish_and_clear();
         }
         self.total.finish_and_clear();
+        let streams = json!(self.meters.iter().map(|m| stream_stats(m)).collect::<Vec<_>>());
         match self.screen.format {
             LogFormat::Text => self.screen.say(&self.summary()),
-            LogFormat::Json => tracing::info!(streams = %json!(self.meters.iter().map(|m| stream_stats(m)).collect::<Vec<_>>()), "summary"),
+            LogFormat::Json => tracing::info!(target: STDERR_ONLY, %streams, "summary"),
         }
+        tracing::info!(target: FILE_ONLY, %streams, "{}", self.summary().trim());
         // Every row is where it should be; that nobody can read about it here must not make the run fail.
         if let Err(error) = self.write_stats() {
             tracing::warn!("{error}");
@@ -190,4 +231,30 @@ fn stream_stats(meter: &Meter) -> serde_json::Value {
         "chunks_kept": meter.chunks_kept.load(Relaxed), "rows": stats.rows, "files": stats.files, "bytes": stats.bytes,
         "seconds": (meter.elapsed().as_secs_f64() * 1000.0).round() / 1000.0, "error": meter.failure().map(|(_, message, _)| message),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_of_the_processors() {
+        let check = |used, wall, cores, expected: f64| {
+            assert_eq!(share(Duration::from_millis(used), Duration::from_millis(wall), cores), expected, "{used} in {wall} on {cores}");
+        };
+        check(0, 2000, 4.0, 0.0);
+        check(1000, 2000, 2.0, 0.25);
+        check(2000, 2000, 3.0, 0.3333);
+        check(2000, 1000, 2.0, 1.0);
+        // A container may run on more processors than it is allowed in the long run.
+        check(5000, 1000, 2.0, 1.0);
+        check(1, 0, 1.0, 0.0);
+    }
+
+    #[test]
+    fn the_time_of_this_process_passes_while_it_works() {
+        let mut clock = CpuClock::start();
+        while process_time() <= clock.cpu + Duration::from_millis(20) {}
+        assert!(clock.utilization() > 0.0);
+    }
 }

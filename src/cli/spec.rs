@@ -14,6 +14,6 @@ pub fn run(flags: &Flags) -> Result<()> {
     };
     let schema = config::schemas().into_iter().find(|(name, _)| *name == wanted).map(|(_, schema)| schema);
     let schema = schema.ok_or_else(|| Error::bug(format!("no schema named {wanted}")))?;
-    super::print(&json!({"type": "SPEC", "spec": {"jsonschema": schema, "uischema": "{}"}}));
+    super::message(&json!({"type": "SPEC", "spec": {"jsonschema": schema, "uischema": "{}"}}));
     Ok(())
 }

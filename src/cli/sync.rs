@@ -16,6 +16,7 @@ use crate::sync::plan::Terms;
 use crate::sync::{Effort, Run, plan_streams};
 use chrono::Utc;
 use clap::Args;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use writers::parquet::{Parquet, Resources};
 
@@ -95,9 +96,9 @@ pub async fn open_destination(destination: &Destination, share: Share) -> Result
 pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> {
     files::required(&flags.config, "config", "source.json")?;
     files::required(&flags.destination, "destination", "destination.json")?;
-    let source = super::read_source(flags)?;
+    let source = super::read_source(flags).await?;
     let options = source.resolve()?;
-    let destination = super::read_destination(flags)?;
+    let destination = super::read_destination(flags).await?;
     let mut chosen = restrict(super::read_chosen(flags, &files::streams(flags))?, &args.only)?;
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
@@ -139,6 +140,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         memory: Memory::new(share.pool_bytes),
         pace: source.pace(),
         batch_bytes: share.batch_bytes,
+        batch_rows: flags.destination_buffer_size.map_or(usize::MAX, NonZeroUsize::get),
         chunk_rows: source.backfill.chunk_rows,
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };

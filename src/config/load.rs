@@ -2,9 +2,11 @@
 //!
 //! Promises: a mistake names the file, the place in it, what was found and what is accepted, and all mistakes of a file
 //! come at once; no message holds a secret or the result of an expansion. Nothing is read twice and nothing is written.
-//! Does not know what the keys mean: that is the business of the type that is loaded.
+//! Does not know what the keys mean: that is the business of the type that is loaded. An encrypted file is decrypted by the
+//! caller, between [`Text::read`] and [`Text::load`], because that may need a connection.
 
 use super::dialect::{self, Translated};
+use super::encryption;
 use super::expand::{Lookup, expand_all};
 use super::shape::{Findings, Shape};
 use super::{destination, source};
@@ -79,10 +81,77 @@ pub fn load<T: DeserializeOwned + JsonSchema>(path: &Path, kind: FileKind, lenie
 
 /// Reads a file; `lookup` answers `${…}`.
 pub fn load_with<T: DeserializeOwned + JsonSchema>(path: &Path, kind: FileKind, lenient: bool, lookup: &Lookup<'_>) -> Result<Loaded<T>> {
-    read(path)
-        .and_then(|text| parse(&text, path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml")))
-        .and_then(|value| interpret(value, kind, lenient, lookup))
-        .doing(|| format!("read {kind} file {}", path.display()))
+    Text::read(path).and_then(|text| text.load(kind, lenient, lookup)).doing(|| format!("read {kind} file {}", path.display()))
+}
+
+/// What stands in a file, or in what was decrypted from it.
+pub struct Text {
+    text: String,
+    /// The file is called `.yaml`.
+    yaml: bool,
+    decrypted: bool,
+}
+
+impl Text {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let yaml = path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml");
+        Ok(Self { text: read(path)?, yaml, decrypted: false })
+    }
+
+    /// The bytes that an encrypted file holds.
+    pub fn encrypted(&self) -> Result<Vec<u8>> {
+        match parse(&self.text, self.yaml)? {
+            Value::String(text) => encryption::bytes(&text),
+            _ => Err(Error::config("a key is given, and the file is not encrypted: it does not hold a single string")
+                .hint("encrypt it with `lakeward encrypt`, or leave out --encryption-key and LAKEWARD_ENCRYPTION_KEY")),
+        }
+    }
+
+    /// What the file says once it is decrypted.
+    pub fn decrypted(self, bytes: Vec<u8>) -> Result<Self> {
+        // Where the bytes stop being text is a place that nobody can look at.
+        let text = String::from_utf8(bytes).map_err(|_| {
+            Error::config("the file was decrypted, and what came out is not UTF-8 text")
+                .hint("encrypt the configuration itself, as UTF-8, with `lakeward encrypt`")
+        })?;
+        if text.trim().is_empty() {
+            return Err(Error::config("the file was decrypted, and what came out is empty"));
+        }
+        Ok(Self { text, decrypted: true, ..self })
+    }
+
+    /// The text, if it is one that a file of `kind` can hold. Nothing in it is expanded or compared with a schema.
+    pub fn plain(self, kind: FileKind) -> Result<String> {
+        let value = parse(&self.text, self.yaml)?;
+        if value.is_string() {
+            return Err(Error::config("the file holds a single string: it seems to be encrypted already"));
+        }
+        refuse_wrong_file(&value, kind)?;
+        Ok(self.text)
+    }
+
+    /// The value that the text stands for.
+    pub fn load<T: DeserializeOwned + JsonSchema>(&self, kind: FileKind, lenient: bool, lookup: &Lookup<'_>) -> Result<Loaded<T>> {
+        let value = parse(&self.text, self.yaml)?;
+        if value.is_string() {
+            return Err(self.single_string(kind));
+        }
+        interpret(value, kind, lenient, lookup)
+    }
+
+    fn single_string(&self, kind: FileKind) -> Error {
+        match kind {
+            _ if self.decrypted => Error::config("the file was decrypted, and what came out is a single string, not an object with keys")
+                .hint("it may have been encrypted twice, or with quotes around it; encrypt the original"),
+            FileKind::Source | FileKind::Destination => {
+                Error::config("the file holds a single string: it is encrypted, and no key is given")
+                    .hint("give the key with --encryption-key, or in the environment as LAKEWARD_ENCRYPTION_KEY")
+            }
+            FileKind::Streams | FileKind::State => Error::config("the file holds a single string, accepted: an object with keys")
+                .hint("only source and destination files can be encrypted"),
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -205,10 +274,6 @@ fn refusal(findings: Findings) -> Error {
 
 /// Swapped files are the commonest mistake of all, and a list of unknown keys would be a poor answer to it.
 fn refuse_wrong_file(value: &Value, kind: FileKind) -> Result<()> {
-    if value.is_string() {
-        return Err(Error::config("the file holds a single string; an encrypted file cannot be read by this version")
-            .hint("decrypt it, or keep secrets outside with ${NAME} or ${file:PATH}"));
-    }
     let Some(map) = value.as_object() else {
         let found = if value.is_array() { "a list" } else { "a single value" };
         return Err(Error::config(format!("found {found}, accepted: an object with keys")));

@@ -17,6 +17,7 @@ mod dialect_blink;
 mod dialect_conduit;
 mod dialect_noesis;
 mod dialect_transferia;
+pub mod encryption;
 pub mod expand;
 pub mod filter;
 pub mod flatten;

@@ -20,7 +20,7 @@ pub mod scope;
 mod sqlstate;
 pub(crate) mod startup;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tls;
 pub(crate) mod transport;
 pub mod wire;

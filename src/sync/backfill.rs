@@ -27,8 +27,17 @@ pub struct BatchLimits {
     pub memory: Memory,
     /// A batch is cut when it holds this many bytes.
     pub batch_bytes: usize,
+    /// A batch is cut when it holds this many rows; each comes in a message of its own (manual, "COPY Operations").
+    pub batch_rows: usize,
     /// How fast rows may come.
     pub pace: Pace,
+}
+
+impl BatchLimits {
+    /// Whether the batch under construction takes another row.
+    fn have_room_after(&self, decoder: &Decoder) -> bool {
+        decoder.bytes() < self.batch_bytes && decoder.rows() < self.batch_rows
+    }
 }
 
 /// Runs `sql` (a COPY … TO STDOUT in the plan's form) and sends its rows as batches. Returns the number of rows.
@@ -58,13 +67,13 @@ pub async fn read_chunk(
                 received += payload.len() as u64;
                 decoder.push(payload)?;
                 // Some types grow when they are decoded: `1e131000` is 16 bytes on the wire and 131 kB as text.
-                Ok(if decoder.bytes() < limits.batch_bytes { Flow::More } else { Flow::Enough })
+                Ok(if limits.have_room_after(&decoder) { Flow::More } else { Flow::Enough })
             })
             .await?;
         meter.bytes_read.fetch_add(received, Relaxed);
         limits.pace.spend((decoder.rows() - before) as u64, received).await;
         let (flush, next) = match event {
-            Event::Data if !large && decoder.bytes() < limits.batch_bytes => continue,
+            Event::Data if !large && limits.have_room_after(&decoder) => continue,
             Event::Data => (true, Some(usual)),
             Event::Large(bytes) => (true, Some(bytes.saturating_mul(factor).max(usual))),
             Event::Done { .. } => (true, None),
@@ -104,6 +113,57 @@ pub async fn read_chunk(
             }
             (Event::Data, None) => {}
             (Event::Large(_), None) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::selection::choose;
+    use crate::discover::{DiscoverOptions, to_streams};
+    use crate::postgres::scope::Scope;
+    use crate::postgres::testing::Server;
+    use crate::postgres::{catalog, connect};
+    use crate::sync::plan::Terms;
+    use crate::sync::plan_streams;
+
+    /// Rows of each batch of 100 rows of about 110 bytes.
+    async fn batches(server: &Server, batch_bytes: usize, batch_rows: usize, wire: Wire) -> Vec<usize> {
+        let options = server.options(server.unix(), "postgres");
+        let session = connect::session(&options).await.unwrap();
+        let create = "DROP TABLE IF EXISTS batches; CREATE TABLE batches AS SELECT i, repeat('x', 100) AS x FROM generate_series(1, 100) i";
+        session.client.batch_execute(create).await.unwrap();
+        let found = catalog::load(&session.client, &Scope::default()).await.unwrap();
+        let mut streams = to_streams(&found, &DiscoverOptions::default()).unwrap();
+        streams.streams.iter_mut().for_each(|entry| entry.stream.sync_mode = "full_refresh".to_owned());
+        let chosen = choose(&streams, None).unwrap().into_iter().filter(|chosen| chosen.stream.name == "batches").collect();
+        let terms = Terms { wire, ..Terms::default() };
+        let (plan, _) = plan_streams(&options, chosen, false, chrono::Utc::now(), &terms).await.unwrap().remove(0);
+        let format = if wire == Wire::Text { "text" } else { "binary" };
+        let sql = format!("COPY (SELECT {} FROM batches) TO STDOUT (FORMAT {format})", plan.select.join(", "));
+        let limits = BatchLimits { memory: Memory::new(1 << 30), batch_bytes, batch_rows, pace: Pace::default() };
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1000);
+        let mut connection = connect::wire(&options).await.unwrap();
+        assert_eq!(read_chunk(&mut connection, &sql, &plan, &limits, &Meter::new("batches"), &sender).await.unwrap(), 100);
+        let mut sizes = Vec::new();
+        while let Ok(batch) = receiver.try_recv() {
+            sizes.push(batch.unwrap().num_rows());
+        }
+        sizes
+    }
+
+    #[tokio::test]
+    async fn batches_are_cut_by_bytes_and_by_rows() {
+        let server = Server::shared();
+        for wire in [Wire::Binary, Wire::Text] {
+            assert_eq!(batches(&server, 1 << 20, usize::MAX, wire).await, [100]);
+            assert_eq!(batches(&server, 1 << 20, 100, wire).await, [100]);
+            assert_eq!(batches(&server, 1 << 20, 30, wire).await, [30, 30, 30, 10]);
+            assert_eq!(batches(&server, 1 << 20, 1, wire).await, [1; 100]);
+            // Whichever comes first.
+            assert!(batches(&server, 500, 30, wire).await.iter().all(|rows| *rows < 10));
         }
     }
 }

@@ -68,6 +68,8 @@ pub struct Effort {
     pub pace: Pace,
     /// A batch is cut at this size.
     pub batch_bytes: usize,
+    /// A batch holds at most this many rows.
+    pub batch_rows: usize,
     /// Rows of a chunk, if the source file says so.
     pub chunk_rows: Option<u64>,
     /// Size of a file that is neither dust nor a burden; 0 for a file from every chunk.
@@ -206,8 +208,8 @@ impl<D: Destination> Run<D> {
         let quiet = incremental && advance::is_quiet(options, exported).await?;
         let ground = Ground { exported, keeper: &self.keeper, terms, quiet };
         let work = resume::prepare(&self.streams, ground).await?;
-        let Effort { memory, batch_bytes, pace, .. } = self.effort.clone();
-        let limits = BatchLimits { memory, batch_bytes, pace };
+        let Effort { memory, batch_bytes, batch_rows, pace, .. } = self.effort.clone();
+        let limits = BatchLimits { memory, batch_bytes, batch_rows, pace };
         pool::run(options, exported, &self.streams, work, &limits, &self.keeper, &self.effort).await
     }
 

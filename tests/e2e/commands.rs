@@ -2,6 +2,7 @@
 
 use crate::support::lakeward::{Job, exit};
 use crate::support::postgres::{Database, Server};
+use crate::support::readback::assert_same;
 use serde_json::{Value, json};
 
 fn shop() -> Database {
@@ -156,6 +157,35 @@ fn talk_can_be_json() {
         assert!(serde_json::from_str::<Value>(line).is_ok_and(|v| v.is_object()), "not JSON: {line}");
     }
     assert!(!outcome.stderr.is_empty());
+}
+
+/// How large batches are is nothing that anybody sees in the tables.
+#[test]
+fn batches_of_a_few_rows_land_the_same() {
+    let database = shop();
+    let job = Job::new(&database);
+    job.discover();
+    for rows in ["1", "7", "10000"] {
+        let mut arguments = Job::SYNC.to_vec();
+        arguments.extend(["--destination-buffer-size", rows]);
+        let outcome = job.run(&arguments).succeeded();
+        assert!(!outcome.stderr.contains("has no effect"), "{}", outcome.stderr);
+        assert_eq!(assert_same(&job, &database, "public.orders").rows, 100);
+    }
+    for wrong in ["0", "-1", "many", "1.5"] {
+        let wrong = format!("--destination-buffer-size={wrong}");
+        job.run(&["sync", &wrong]).failed(exit::USAGE, &["--destination-buffer-size", "a number of rows, 1 or more"]);
+    }
+    let help = job.run(&["sync", "--help"]).succeeded().stdout;
+    assert!(help.contains("--destination-buffer-size") && !help.contains("--max-discover-threads"), "{help}");
+}
+
+#[test]
+fn a_flag_without_effect_is_named_once() {
+    let job = Job::new(&shop());
+    let outcome = job.run(&["discover", "--config", "source.json", "--max-discover-threads", "7"]).succeeded();
+    let told = "--max-discover-threads is accepted for compatibility, has no effect";
+    assert_eq!(outcome.stderr.matches(told).count(), 1, "{}", outcome.stderr);
 }
 
 #[test]

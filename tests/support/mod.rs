@@ -7,6 +7,7 @@ pub mod dice;
 pub mod lakeward;
 pub mod literals;
 pub mod majors;
+pub mod moto;
 pub mod pooler;
 pub mod postgres;
 pub mod proxy;

@@ -144,13 +144,18 @@ print(json.dumps(duckdb.sql(job['query'].replace('$files', 'read_parquet($1)'), 
 /// Runs a script of the readers' environment with JSON in and JSON out.
 #[track_caller]
 pub fn python(script: &str, input: &Value) -> Value {
-    let program = std::env::var_os("LAKEWARD_PYTHON").map_or_else(|| super::cache().join("venv/bin/python"), PathBuf::from);
+    let program = python_program();
     let spawned = Command::new(&program).args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|e| panic!("start {}: {e}; ./build.sh test prepares it", program.display()));
     child.stdin.take().expect("python has a standard input").write_all(input.to_string().as_bytes()).expect("write to python");
     let output = child.wait_with_output().expect("run python");
     assert!(output.status.success(), "python failed: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("python prints JSON")
+}
+
+/// The Python that has the readers.
+pub fn python_program() -> PathBuf {
+    std::env::var_os("LAKEWARD_PYTHON").map_or_else(|| super::cache().join("venv/bin/python"), PathBuf::from)
 }
 
 /// Quotes a name for SQL.
