@@ -126,6 +126,7 @@ mod tests {
     use crate::postgres::scope::Scope;
     use crate::postgres::testing::Server;
     use crate::postgres::{catalog, connect};
+    use crate::sync::advance::Aim;
     use crate::sync::plan::Terms;
     use crate::sync::plan_streams;
 
@@ -142,7 +143,7 @@ mod tests {
         let terms = Terms { wire, ..Terms::default() };
         let (plan, _) = plan_streams(&options, chosen, false, chrono::Utc::now(), &terms).await.unwrap().remove(0);
         let format = if wire == Wire::Text { "text" } else { "binary" };
-        let sql = format!("COPY (SELECT {} FROM batches) TO STDOUT (FORMAT {format})", plan.select.join(", "));
+        let sql = format!("COPY (SELECT {} FROM batches) TO STDOUT (FORMAT {format})", plan.select(&Aim::everything(None)).join(", "));
         let limits = BatchLimits { memory: Memory::new(1 << 30), batch_bytes, batch_rows, pace: Pace::default() };
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1000);
         let mut connection = connect::wire(&options).await.unwrap();
