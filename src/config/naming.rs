@@ -23,7 +23,7 @@ pub fn reformat(name: &str) -> String {
 /// The `destination_database` of a fresh catalog, `<prefix>_<database>:<schema>`; the colon becomes `_` when it is used.
 pub fn default_database(prefix: Option<&str>, driver: &str, database: &str, schema: &str) -> String {
     let prefix = prefix.filter(|prefix| !prefix.is_empty()).unwrap_or(driver);
-    format!("{prefix}_{}:{}", reformat(database), reformat(schema))
+    format!("{}_{}:{}", reformat(prefix), reformat(database), reformat(schema))
 }
 
 /// Database and table that `stream` is written to. `fallback` is the destination's own default database, if it has one.
@@ -147,7 +147,7 @@ mod tests {
             assert_eq!((db.as_str(), name.as_str()), expected);
         }
         assert_eq!(default_database(None, "postgres", "My Shop", "public"), "postgres_my_shop:public");
-        assert_eq!(default_database(Some("lake"), "postgres", "shop", "S1"), "lake_shop:s1");
+        assert_eq!(default_database(Some("My Lake"), "postgres", "shop", "S1"), "my_lake_shop:s1");
     }
 
     #[test]

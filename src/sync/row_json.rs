@@ -15,7 +15,8 @@ pub fn expression<'c>(columns: impl Iterator<Item = (&'c ColumnInfo, &'c ColumnT
     let columns: Vec<String> = columns.map(|(column, wanted)| item(column, wanted)).collect();
     match columns.is_empty() {
         true => "'{}'::json".to_owned(),
-        false => format!("row_to_json((SELECT row_of_stream FROM (SELECT {}) row_of_stream))", columns.join(", ")),
+        // With the star it is the row, also where a column is called like it.
+        false => format!("(SELECT row_to_json(row_of_stream.*) FROM (SELECT {}) row_of_stream)", columns.join(", ")),
     }
 }
 
