@@ -46,6 +46,8 @@ mod replica;
 mod resume;
 #[path = "e2e/tables.rs"]
 mod tables;
+#[path = "e2e/tunnel.rs"]
+mod tunnel;
 #[path = "e2e/types.rs"]
 mod types;
 
