@@ -54,6 +54,8 @@ mod resume;
 mod stats;
 #[path = "e2e/tables.rs"]
 mod tables;
+#[path = "e2e/tunnel.rs"]
+mod tunnel;
 #[path = "e2e/types.rs"]
 mod types;
 

@@ -248,6 +248,7 @@ impl Keywords {
             statement_timeout: self.statement_timeout.unwrap_or_default(),
             lock_timeout: self.lock_timeout.unwrap_or(LOCK_TIMEOUT),
             keepalive: self.keepalive,
+            tunnel: None,
             parameters: self.parameters,
         })
     }
@@ -374,7 +375,7 @@ fn host(name: &str, port: u16) -> Result<Host> {
 }
 
 /// PEM text, or the content of the file that `value` names; nothing if it is blank.
-fn pem(at: &str, value: &str) -> Result<Option<String>> {
+pub(super) fn pem(at: &str, value: &str) -> Result<Option<String>> {
     const BEGIN: &str = "-----BEGIN";
     let text = value.trim();
     if text.is_empty() {

@@ -31,6 +31,7 @@ pub mod seconds;
 pub mod selection;
 mod shape;
 pub mod source;
+pub mod ssh;
 pub mod streams;
 pub mod suggest;
 mod type_name;

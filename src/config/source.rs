@@ -8,8 +8,9 @@ use super::connection_string;
 use super::keywords::{self, Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
 use super::shape::Findings;
+use super::ssh::SshConfig;
 use crate::error::{Error, Result};
-use crate::postgres::connect::{ConnectOptions, SslMode};
+use crate::postgres::connect::{ConnectOptions, Host, SslMode};
 use crate::postgres::replica::Replicas;
 use crate::postgres::scope::Scope;
 use crate::sync::pace::Pace;
@@ -58,7 +59,7 @@ pub struct Source {
     pub max_threads: Option<i64>,
     /// How many times an operation is tried again after a transient error. Default 0.
     pub retry_count: Option<i64>,
-    /// SSH tunnel; not built yet in this version, refused when it names a host.
+    /// SSH server through which the database is reached. Absent, or without a host: none.
     pub ssh_config: Option<SshConfig>,
     /// Schemas to look at. Absent or empty: all.
     pub schemas: Vec<String>,
@@ -74,7 +75,7 @@ pub struct Source {
     pub include_foreign_tables: Option<bool>,
     /// Ours: read a partitioned table as one stream, and do not list its partitions.
     pub collapse_partitions: bool,
-    /// Ours: for one host, limit for connecting, TLS and login together. Default 30 s; 0: none.
+    /// Ours: for one host, limit for connecting, TLS and login together; the same again for the SSH server of `ssh_config`. Default 30 s; 0: none.
     pub connect_timeout_s: Option<Seconds>,
     /// Ours: `statement_timeout` of every session. Default 0: none.
     pub statement_timeout_s: Option<Seconds>,
@@ -217,29 +218,6 @@ pub struct UpdateMethod {
     kind: Option<Value>,
 }
 
-/// SSH tunnel.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct SshConfig {
-    /// SSH server; empty means no tunnel.
-    #[schemars(extend("x-not-built" = "an SSH tunnel"))]
-    pub host: Option<String>,
-    /// Port of the SSH server.
-    pub port: Option<Value>,
-    /// SSH user.
-    pub username: Option<String>,
-    /// SSH password.
-    pub password: Option<Secret>,
-    /// Private key as PEM text.
-    pub private_key: Option<Secret>,
-    /// Passphrase of the private key.
-    pub passphrase: Option<Secret>,
-    /// OLake's, dead.
-    #[serde(rename = "type")]
-    #[schemars(extend("x-no-effect" = "the presence of `host` decides"))]
-    kind: Option<Value>,
-}
-
 impl Source {
     /// Connections to the source at any time.
     pub fn connections(&self) -> usize {
@@ -271,7 +249,7 @@ impl Source {
     /// [`Kind::Config`](crate::error::Kind::Config), naming the key, for what cannot be used to connect.
     pub fn resolve(&self) -> Result<ConnectOptions> {
         self.refuse_blanks()?;
-        self.replicas()?;
+        let replicas = self.replicas()?;
         let mut keywords = Keywords::default();
         let default_mode = match &self.url {
             Some(url) => {
@@ -303,7 +281,16 @@ impl Source {
         }
         let seconds = |limit: Option<Seconds>| limit.map(|Seconds(limit)| limit);
         keywords.timeouts(seconds(self.connect_timeout_s), seconds(self.statement_timeout_s), seconds(self.lock_timeout_s));
-        keywords.finish(default_mode)
+        let mut options = keywords.finish(default_mode)?;
+        options.tunnel = match &self.ssh_config {
+            Some(ssh) => ssh.resolve()?,
+            None => None,
+        };
+        if options.tunnel.is_some() {
+            refuse_sockets("host", &options.hosts)?;
+            refuse_sockets("replica_hosts", &replicas.hosts)?;
+        }
+        Ok(options)
     }
 
     /// The standbys to read from.
@@ -403,6 +390,17 @@ impl Source {
     }
 }
 
+/// A socket cannot be reached from another machine.
+fn refuse_sockets(key: &str, hosts: &[Host]) -> Result<()> {
+    match hosts.iter().find(|host| matches!(host, Host::Unix(..))) {
+        Some(_) => Err(Error::config(format!(
+            "`{key}`: found the directory of a Unix socket beside `ssh_config`, accepted: a host name or address as the SSH server knows it"
+        ))
+        .hint("for a database on the SSH server itself, name localhost")),
+        None => Ok(()),
+    }
+}
+
 /// `host:port` and `[address]:port`; a bare IPv6 address and a socket directory have no port.
 fn split_port(entry: &str) -> (&str, Option<&str>) {
     let entry = entry.trim();
@@ -438,7 +436,6 @@ pub(super) fn remark(value: &Value, findings: &mut Findings) {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::postgres::connect::Host;
     use crate::postgres::transport::Keepalive;
     use serde_json::json;
 

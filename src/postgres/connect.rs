@@ -3,6 +3,7 @@
 use super::startup::{self, Hold};
 use super::transport::Keepalive;
 use super::transport::{self, Encryption, Failure, Stream};
+use super::tunnel::{Lane, SshConnection, Tunnel};
 use super::{pooler, tls, wire};
 use crate::error::{Error, Result, Retry};
 use futures::future::BoxFuture;
@@ -75,7 +76,7 @@ pub struct ConnectOptions {
     pub tls: TlsOptions,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
-    /// For one host: TCP connect, TLS and login together.
+    /// For one host: TCP connect, TLS and login together; as long again for the SSH connection, where it has to be opened.
     pub connect_timeout: Duration,
     /// `statement_timeout` of every session; zero means none.
     pub statement_timeout: Duration,
@@ -83,6 +84,8 @@ pub struct ConnectOptions {
     pub lock_timeout: Duration,
     /// When a silent server counts as gone.
     pub keepalive: Keepalive,
+    /// The way to all hosts, if they cannot be reached from here.
+    pub tunnel: Option<Tunnel>,
     /// Further run-time parameters, set after login (`options` at start-up).
     pub parameters: Vec<(String, String)>,
 }
@@ -99,12 +102,12 @@ pub struct Session {
 
 /// Opens a session for ordinary SQL. Behind a pooler it is one transaction, which begins here.
 pub async fn session(options: &ConnectOptions) -> Result<Session> {
-    first_host(options, |options, host| Box::pin(open_session(options, host))).await
+    first_host(options, Lane::Shared, |options, host, ssh| Box::pin(open_session(options, host, ssh))).await
 }
 
 /// Opens a session of our own client, for COPY.
 pub async fn wire(options: &ConnectOptions) -> Result<wire::Connection> {
-    first_host(options, |options, host| Box::pin(open_wire(options, host))).await
+    first_host(options, Lane::Own, |options, host, ssh| Box::pin(open_wire(options, host, ssh))).await
 }
 
 impl Session {
@@ -151,17 +154,26 @@ impl Session {
     }
 }
 
-type Open<T> = for<'a> fn(&'a ConnectOptions, &'a Host) -> BoxFuture<'a, Result<T>>;
+type Open<T> = for<'a> fn(&'a ConnectOptions, &'a Host, Option<&'a Arc<SshConnection>>) -> BoxFuture<'a, Result<T>>;
 type Login<T> = for<'a> fn(Stream, &'a ConnectOptions, &'a Host) -> BoxFuture<'a, Result<T>>;
 
 /// Tries the hosts in order.
-async fn first_host<T>(options: &ConnectOptions, open: Open<T>) -> Result<T> {
+async fn first_host<T>(options: &ConnectOptions, lane: Lane, open: Open<T>) -> Result<T> {
+    let ssh = match &options.tunnel {
+        Some(tunnel) => Some(tunnel.connection(lane, options.keepalive, options.connect_timeout).await?),
+        None => None,
+    };
     let mut failures = Vec::new();
     for host in &options.hosts {
-        match within(options.connect_timeout, open(options, host)).await {
+        match within(options.connect_timeout, open(options, host, ssh.as_ref())).await {
             Ok(opened) => return Ok(opened),
             Err(error) => failures.push(error.doing(format!("connect to {host}"))),
         }
+    }
+    if let (Some(tunnel), Some(ssh)) = (&options.tunnel, &ssh)
+        && failures.iter().any(|e| e.retry() == Retry::Again)
+    {
+        tunnel.distrust(ssh).await;
     }
     if failures.len() > 1 {
         let reasons: Vec<String> = failures.iter().map(Error::to_string).collect();
@@ -191,23 +203,24 @@ pub(super) fn deadline(timeout: Duration) -> Option<Instant> {
 }
 
 /// libpq's sslmodes: which attempts to make, and when a refusal is worth a second one.
-async fn by_sslmode<T>(options: &ConnectOptions, host: &Host, login: Login<T>) -> Result<T> {
+async fn by_sslmode<T>(options: &ConnectOptions, host: &Host, ssh: Option<&Arc<SshConnection>>, login: Login<T>) -> Result<T> {
+    let attempt = async |encryption| attempt(options, host, ssh, encryption, login).await;
     let unix = matches!(host, Host::Unix(..));
     let (first, second) = match options.tls.mode {
         SslMode::Allow if !unix => (Encryption::Plain, Encryption::Required),
         SslMode::Prefer if !unix => (Encryption::Offered, Encryption::Plain),
         SslMode::Disable | SslMode::Allow | SslMode::Prefer => {
-            return attempt(options, host, Encryption::Plain, login).await.map_err(Denied::error);
+            return attempt(Encryption::Plain).await.map_err(Denied::error);
         }
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-            return attempt(options, host, Encryption::Required, login).await.map_err(Denied::error);
+            return attempt(Encryption::Required).await.map_err(Denied::error);
         }
     };
-    let denied = match attempt(options, host, first, login).await {
+    let denied = match attempt(first).await {
         Err(denied) if denied.other_encryption_may_help(second) => denied,
         other => return other.map_err(Denied::error),
     };
-    match attempt(options, host, second, login).await {
+    match attempt(second).await {
         // The same door, closed twice: the first answer says more.
         Err(Denied { failed: Failed::Open(Failure::Tls(_)), .. }) => Err(denied.error()),
         Err(again) if again.is_refusal() => Err(denied.error()),
@@ -248,23 +261,29 @@ impl Denied {
     }
 }
 
-async fn attempt<T>(options: &ConnectOptions, host: &Host, encryption: Encryption, login: Login<T>) -> Result<T, Denied> {
-    let opened = transport::open(host, encryption, &options.tls, options.keepalive, deadline(options.connect_timeout)).await;
+async fn attempt<T>(
+    options: &ConnectOptions,
+    host: &Host,
+    ssh: Option<&Arc<SshConnection>>,
+    encryption: Encryption,
+    login: Login<T>,
+) -> Result<T, Denied> {
+    let opened = transport::open(host, ssh, encryption, &options.tls, options.keepalive, deadline(options.connect_timeout)).await;
     let stream = opened.map_err(|failure| Denied { failed: Failed::Open(failure), encrypted: false })?;
     let encrypted = stream.is_tls();
     login(stream, options, host).await.map_err(|error| Denied { failed: Failed::Login(error), encrypted })
 }
 
-async fn open_wire(options: &ConnectOptions, host: &Host) -> Result<wire::Connection> {
-    let mut connection = by_sslmode(options, host, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
+async fn open_wire(options: &ConnectOptions, host: &Host, ssh: Option<&Arc<SshConnection>>) -> Result<wire::Connection> {
+    let mut connection = by_sslmode(options, host, ssh, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
     let rows = connection.simple(&connection.settings(options, false)).await.map_err(|e| e.doing("set session parameters"))?;
     let standby = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
     primary(options, standby)?;
     Ok(connection)
 }
 
-async fn open_session(options: &ConnectOptions, host: &Host) -> Result<Session> {
-    let mut session = by_sslmode(options, host, |s, o, _| Box::pin(login_session(s, o))).await?;
+async fn open_session(options: &ConnectOptions, host: &Host, ssh: Option<&Arc<SshConnection>>) -> Result<Session> {
+    let mut session = by_sslmode(options, host, ssh, |s, o, _| Box::pin(login_session(s, o))).await?;
     let process = pooler::process_at_login(&session.client).await;
     let sql = startup::settings(options, session.version, Hold::Session(process), false);
     let answer = checked(session.client.simple_query(&sql).await).map_err(|e| e.doing("set session parameters"))?;

@@ -71,9 +71,10 @@ async fn every_password_method_with_and_without_tls() {
 #[tokio::test]
 async fn channel_binding_is_used_where_it_can_be() {
     let server = Server::shared();
-    let stream = transport::open(&server.tcp(), Encryption::Required, &with(&server, "", SslMode::Require).tls, Keepalive::default(), None)
-        .await
-        .unwrap();
+    let stream =
+        transport::open(&server.tcp(), None, Encryption::Required, &with(&server, "", SslMode::Require).tls, Keepalive::default(), None)
+            .await
+            .unwrap();
     assert!(stream.certificate().and_then(tls::channel_binding).is_some());
     // The server compares the hash with its own certificate's, and refuses a login that has another.
     assert_eq!(both(&with(&server, "scram_user", SslMode::Require)).await.ok(), Some(true));
@@ -260,6 +261,7 @@ async fn servers_that_are_none_are_told_apart() {
         statement_timeout: Duration::ZERO,
         lock_timeout: Duration::ZERO,
         keepalive: Keepalive::default(),
+        tunnel: None,
         parameters: Vec::new(),
     };
     let check = async |answer, mode, expected: &str| {

@@ -1,6 +1,6 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
-//! Connecting: `transport` (sockets), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `frame`
+//! Connecting: `transport` (sockets), [`tunnel`] (SSH), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `frame`
 //! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
@@ -23,4 +23,5 @@ pub(crate) mod startup;
 pub(crate) mod testing;
 mod tls;
 pub(crate) mod transport;
+pub mod tunnel;
 pub mod wire;

@@ -161,6 +161,7 @@ impl Server {
             statement_timeout: Duration::ZERO,
             lock_timeout: Duration::ZERO,
             keepalive: super::transport::Keepalive::default(),
+            tunnel: None,
             parameters: Vec::new(),
         }
     }
@@ -172,6 +173,13 @@ impl Drop for Server {
         let _ = Command::new("kill").args(["-QUIT", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
     }
+}
+
+/// Whether OpenSSH's tool is there, which makes keys for the tests of tunnels.
+pub fn has_ssh_keygen() -> bool {
+    let found = Command::new("ssh-keygen").arg("-l").stdin(Stdio::null()).output().is_ok();
+    assert!(found || std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: there is no ssh-keygen");
+    found
 }
 
 /// A certificate and its key.

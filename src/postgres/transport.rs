@@ -1,9 +1,10 @@
-//! The byte stream to a server: TCP or Unix socket, plain or TLS. It stands below both clients.
+//! The byte stream to a server: TCP, an SSH tunnel or a Unix socket, plain or TLS. It stands below both clients.
 //!
 //! It knows one trick: while a COPY runs at speed it lets bytes gather in the kernel. The server sends
 //! 8 KiB at a time, and waking this process for each of them costs both sides a quarter of the time.
 
 use super::connect::{Host, TlsOptions};
+use super::tunnel::{Channel, SshConnection};
 use super::{frame, sqlstate, tls};
 use crate::error::Error;
 use bytes::BytesMut;
@@ -13,6 +14,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::future::Future as _;
 use std::io::{self, Read as _};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
@@ -91,23 +93,29 @@ impl Keepalive {
     }
 }
 
-/// Connects to `host`. `deadline` divides the time fairly among the addresses of a name; the caller enforces it.
+/// Connects to `host`, through an SSH connection if there is one: then the name is the bastion's to resolve. `deadline` divides
+/// the time fairly among the addresses of a name; the caller enforces it.
 pub async fn open(
     host: &Host,
+    ssh: Option<&Arc<SshConnection>>,
     encryption: Encryption,
     tls: &TlsOptions,
     keepalive: Keepalive,
     deadline: Option<Instant>,
 ) -> Result<Stream, Failure> {
-    let (mut socket, name) = match host {
-        // As in libpq, sslmode does not apply to Unix sockets.
-        Host::Unix(directory, port) => {
+    let (io, name) = match (host, ssh) {
+        // As in libpq, sslmode does not apply to Unix sockets. The source file has refused one beside a tunnel.
+        (Host::Unix(directory, port), _) => {
             let path = directory.join(format!(".s.PGSQL.{port}"));
             let socket = UnixStream::connect(&path).await.map_err(|e| Failure::Reach(unix_error(&e)))?;
             return Ok(Stream::Plain(Socket::new(Io::Unix(socket))));
         }
-        Host::Tcp(name, port) => (tcp(name, *port, keepalive, deadline).await.map_err(Failure::Reach)?, name),
+        (Host::Tcp(name, port), None) => {
+            (Io::Tcp(dial(name, *port, keepalive, deadline).await.map_err(|e| Failure::Reach(tcp_error(name, &e)))?), name)
+        }
+        (Host::Tcp(name, port), Some(ssh)) => (Io::Tunnel(Box::new(ssh.channel(name, *port).await.map_err(Failure::Reach)?)), name),
     };
+    let mut socket = Socket::new(io);
     if encryption == Encryption::Plain {
         return Ok(Stream::Plain(socket));
     }
@@ -125,17 +133,26 @@ pub async fn open(
     Ok(Stream::Tls(Box::new(stream.map_err(|e| Failure::Tls(sqlstate::io_error(&e)))?)))
 }
 
-async fn tcp(name: &str, port: u16, keepalive: Keepalive, deadline: Option<Instant>) -> Result<Socket, Error> {
-    let addresses: Vec<_> = match tokio::net::lookup_host((name, port)).await {
-        Ok(found) => found.collect(),
-        Err(e) => {
-            let error =
-                Error::source_db(format!("the host name {name} cannot be resolved ({e})")).hint("check the host name in the source file");
-            // The resolver's EAI_AGAIN has no error kind of its own.
-            return Err(if e.to_string().contains("emporary") { error.transient() } else { error });
-        }
-    };
-    let mut last = Error::source_db(format!("the host name {name} has no address")).hint("check the host name in the source file");
+/// Why there is no TCP connection.
+#[derive(Debug)]
+pub enum Unreached {
+    /// The name cannot be resolved.
+    Name(io::Error),
+    /// The name has no address.
+    NoAddress,
+    /// The last address that was tried cannot be connected to.
+    Connect(io::Error),
+}
+
+/// Whether a name that cannot be resolved may be resolved later: the resolver's EAI_AGAIN has no error kind of its own.
+pub fn resolves_later(e: &io::Error) -> bool {
+    e.to_string().contains("emporary")
+}
+
+/// Connects to the first address of a name that answers.
+pub async fn dial(name: &str, port: u16, keepalive: Keepalive, deadline: Option<Instant>) -> Result<TcpStream, Unreached> {
+    let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await.map_err(Unreached::Name)?.collect();
+    let mut last = Unreached::NoAddress;
     for (tried, address) in addresses.iter().enumerate() {
         let share = deadline.map(|end| end.saturating_duration_since(Instant::now()) / u32::try_from(addresses.len() - tried).unwrap_or(1));
         let connecting = TcpStream::connect(address);
@@ -144,8 +161,8 @@ async fn tcp(name: &str, port: u16, keepalive: Keepalive, deadline: Option<Insta
             None => connecting.await,
         };
         match result.and_then(|stream| prepare(&stream, keepalive).map(|()| stream)) {
-            Ok(stream) => return Ok(Socket::new(Io::Tcp(stream))),
-            Err(e) => last = tcp_error(&e),
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = Unreached::Connect(e),
         }
     }
     Err(last)
@@ -176,7 +193,16 @@ async fn request_tls(socket: &mut Socket) -> Result<bool, Error> {
     }
 }
 
-fn tcp_error(e: &io::Error) -> Error {
+fn tcp_error(name: &str, failure: &Unreached) -> Error {
+    const CHECK_NAME: &str = "check the host name in the source file";
+    let e = match failure {
+        Unreached::Name(e) => {
+            let error = Error::source_db(format!("the host name {name} cannot be resolved ({e})")).hint(CHECK_NAME);
+            return if resolves_later(e) { error.transient() } else { error };
+        }
+        Unreached::NoAddress => return Error::source_db(format!("the host name {name} has no address")).hint(CHECK_NAME),
+        Unreached::Connect(e) => e,
+    };
     let (message, hint) = match e.kind() {
         io::ErrorKind::ConnectionRefused => {
             ("the connection was refused".to_owned(), "check host and port, that the server runs, and its listen_addresses")
@@ -270,6 +296,7 @@ pub struct Socket {
 enum Io {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tunnel(Box<Channel>),
 }
 
 impl Socket {
@@ -317,6 +344,7 @@ impl AsyncRead for Socket {
         let polled = match &mut this.io {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Io::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Io::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         if polled.is_pending() && this.gathering {
             return this.poll_below_mark(cx, buf);
@@ -331,17 +359,22 @@ impl AsyncWrite for Socket {
         match &mut self.get_mut().io {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Io::Tunnel(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
+            Io::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

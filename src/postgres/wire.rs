@@ -9,6 +9,7 @@ use super::copy::CopyOut;
 use super::frame::{self, BUFFER_BYTES, Body, Buffer, Header, Report, garbage};
 use super::startup::{self, Hold, unexpected};
 use super::transport::{self, Encryption, Keepalive, Stream};
+use super::tunnel::{Lane, Tunnel};
 use super::{connect, sqlstate};
 use crate::error::{Context, Error, Result};
 use bytes::BytesMut;
@@ -30,6 +31,7 @@ pub struct Connection {
     key: i32,
     host: Host,
     tls: TlsOptions,
+    tunnel: Option<Tunnel>,
     keepalive: Keepalive,
     timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl Connection {
             key: 0,
             host: host.clone(),
             tls: options.tls.clone(),
+            tunnel: options.tunnel.clone(),
             keepalive: options.keepalive,
             timeout: options.connect_timeout,
         };
@@ -142,7 +145,16 @@ impl Connection {
     pub fn cancel_token(&self) -> CancelToken {
         let encryption = if self.is_tls() { Encryption::Required } else { Encryption::Plain };
         let (host, tls) = (self.host.clone(), self.tls.clone());
-        CancelToken { host, tls, encryption, keepalive: self.keepalive, timeout: self.timeout, pid: self.pid, key: self.key }
+        CancelToken {
+            host,
+            tls,
+            tunnel: self.tunnel.clone(),
+            encryption,
+            keepalive: self.keepalive,
+            timeout: self.timeout,
+            pid: self.pid,
+            key: self.key,
+        }
     }
 
     /// Says goodbye, so that the server does not log a lost connection. Dropping is enough otherwise.
@@ -296,6 +308,7 @@ pub(super) fn notice(severity: &str, message: &str) {
 pub struct CancelToken {
     host: Host,
     tls: TlsOptions,
+    tunnel: Option<Tunnel>,
     encryption: Encryption,
     keepalive: Keepalive,
     timeout: Duration,
@@ -311,7 +324,12 @@ impl CancelToken {
     }
 
     async fn send(&self) -> Result<()> {
-        let mut stream = transport::open(&self.host, self.encryption, &self.tls, self.keepalive, connect::deadline(self.timeout)).await?;
+        let ssh = match &self.tunnel {
+            Some(tunnel) => Some(tunnel.connection(Lane::Shared, self.keepalive, self.timeout).await?),
+            None => None,
+        };
+        let deadline = connect::deadline(self.timeout);
+        let mut stream = transport::open(&self.host, ssh.as_ref(), self.encryption, &self.tls, self.keepalive, deadline).await?;
         let mut out = BytesMut::new();
         frontend::cancel_request(self.pid, self.key, &mut out);
         let io = |e: std::io::Error| sqlstate::io_error(&e);

@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod readback;
 pub mod s3;
+pub mod ssh;
 
 use std::path::{Path, PathBuf};
 
