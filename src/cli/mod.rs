@@ -106,7 +106,7 @@ pub struct Flags {
     /// Format of what is printed to stderr
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// Also write the log to logs/sync_<time>/olake.log beside the config, as JSON lines
+    /// Also write the log to logs/sync_TIME/olake.log beside the config, as JSON lines
     #[arg(long, global = true)]
     pub log_files: bool,
     /// error, warn, info, debug or trace; or a filter such as lakeward=debug
