@@ -102,6 +102,13 @@ impl Error {
         self
     }
 
+    /// The same error, when it turns out who must act.
+    #[must_use]
+    pub fn for_kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Keeps the server's SQLSTATE.
     #[must_use]
     pub fn sqlstate(mut self, code: impl Into<String>) -> Self {
@@ -122,6 +129,11 @@ impl Error {
     /// What the user can do.
     pub fn advice(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// Whether the server could not make sense of a value: it is not of the column's type, or the type has no such comparison.
+    pub fn is_about_a_value(&self) -> bool {
+        self.code().is_some_and(|code| code.starts_with("22") || code == "42883")
     }
 
     /// PostgreSQL's error code (appendix "PostgreSQL Error Codes" of its manual), if the server raised it.

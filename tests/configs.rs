@@ -193,7 +193,7 @@ fn olake_files_mean_what_they_mean_there() {
     assert!(value.wants_cdc());
     assert_eq!(value.update_method.unwrap().intial_wait_time, Some(10));
     let named: Vec<&str> = notes.iter().filter_map(|note| note.split('`').nth(1)).collect();
-    assert_eq!(named, ["reader_batch_size", "default_mode", "split-region"]);
+    assert_eq!(named, ["reader_batch_size", "default_mode", "split-region", "update_method.intial_wait_time"]);
 
     let file = streams("tests/configs/seeds/olake-streams.json").value;
     assert_eq!(file.streams[0].stream.sync_mode, "cdc");
@@ -275,6 +275,62 @@ fn schemas_are_what_the_structs_say() {
             fs::write(&path, &text).unwrap();
         }
         assert_eq!(text, fs::read_to_string(&path).unwrap_or_default(), "{path}: run with UPDATE_SCHEMAS=1");
+    }
+}
+
+/// The properties of a schema that carry one of the marks, each by its path.
+fn marked(root: &Value, node: &Value, at: &[String], found: &mut Vec<(Vec<String>, &'static str)>) {
+    let target = node["$ref"].as_str().and_then(|target| root.pointer(target.strip_prefix('#')?));
+    let node = target.unwrap_or(node);
+    for branch in ["anyOf", "oneOf"].into_iter().filter_map(|key| node[key].as_array()).flatten() {
+        marked(root, branch, at, found);
+    }
+    let below = |name: &str| at.iter().cloned().chain([name.to_owned()]).collect::<Vec<_>>();
+    for (name, property) in node["properties"].as_object().into_iter().flatten() {
+        let path = below(name);
+        let mark = ["x-no-effect", "x-not-built"].into_iter().find(|mark| property.get(*mark).is_some());
+        found.extend(mark.map(|mark| (path.clone(), mark)));
+        marked(root, property, &path, found);
+    }
+    for name in node["x-not-built"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        found.push((below(name), "x-not-built"));
+    }
+}
+
+#[test]
+fn every_key_without_effect_is_reported_and_every_key_to_come_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, schema) in lakeward::config::schemas().into_iter().filter(|(kind, _)| ["source", "destination"].contains(kind)) {
+        let mut found = Vec::new();
+        marked(&schema, &schema, &[], &mut found);
+        assert!(found.len() >= 5, "{kind}: {found:?}");
+        for (path, mark) in found {
+            let key = path.join(".");
+            let mut value = path.iter().rev().fold(json!("on"), |value, name| json!({name: value}));
+            if key == "writer.arrow_writes" {
+                value = json!({"writer": {"arrow_writes": true}});
+            }
+            if kind == "destination" {
+                value["type"] = json!("ICEBERG");
+            }
+            let file = folder.path().join(format!("{kind}.json"));
+            fs::write(&file, value.to_string()).unwrap();
+            let outcome = match kind {
+                "source" => load_with::<Source>(&file, FileKind::Source, false, &environment()).map(|loaded| loaded.notes),
+                _ => load_with::<Destination>(&file, FileKind::Destination, false, &environment()).map(|loaded| loaded.notes),
+            };
+            match (mark, outcome) {
+                ("x-no-effect", Ok(notes)) => {
+                    let note = format!("`{key}` is accepted for compatibility, has no effect: ");
+                    assert!(notes.iter().any(|said| said.starts_with(&note)), "{key}: {notes:?}");
+                }
+                ("x-not-built", Err(error)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(&format!("`{key}`: ")) && text.contains("is not built yet in this version"), "{text}");
+                }
+                (_, outcome) => panic!("{key}: {outcome:?}"),
+            }
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod support;
 mod commands;
 #[path = "e2e/consistency.rs"]
 mod consistency;
+#[path = "e2e/damaged.rs"]
+mod damaged;
 #[path = "e2e/encryption.rs"]
 mod encryption;
 #[path = "e2e/failures.rs"]
@@ -24,6 +26,8 @@ mod gentle;
 mod incremental;
 #[path = "e2e/keys.rs"]
 mod keys;
+#[path = "e2e/keys_act.rs"]
+mod keys_act;
 #[path = "e2e/kills.rs"]
 mod kills;
 #[path = "e2e/logs.rs"]
@@ -50,6 +54,8 @@ mod refusals;
 mod replica;
 #[path = "e2e/resume.rs"]
 mod resume;
+#[path = "e2e/seeds.rs"]
+mod seeds;
 #[path = "e2e/stats.rs"]
 mod stats;
 #[path = "e2e/tables.rs"]

@@ -1,6 +1,6 @@
 //! `check`: finds out now what would otherwise fail later.
 
-use super::{Flags, files, sync};
+use super::{Flags, sync};
 use crate::error::{Error, Result};
 use crate::postgres::{catalog, connect};
 use clap::Args;
@@ -35,8 +35,7 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
             .hint("give source.json with --config, destination.json with --destination, or both"));
     }
     if flags.config.is_some() {
-        let source = super::read_source(flags).await?;
-        let options = source.resolve()?;
+        let (source, options) = super::read_source(flags).await?;
         if !args.config_only {
             let session = connect::session(&options).await?;
             let found = catalog::load(&session.client, &source.scope()).await?;
@@ -51,16 +50,13 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
     }
     if flags.destination.is_some() {
         let destination = super::read_destination(flags).await?;
-        if args.config_only {
-            destination.resolve()?;
-        } else {
+        if !args.config_only {
             sync::open_destination(&destination, sync::Share::for_check()).await?.check().await?;
             tracing::info!("destination: can be written");
         }
     }
     if args.config_only && flags.catalog.is_some() {
-        let path = files::streams(flags);
-        super::read_chosen(flags, &path)?;
+        super::read_chosen(flags)?;
     }
     Ok(())
 }

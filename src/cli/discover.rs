@@ -1,7 +1,6 @@
 //! `discover`: the database's tables as `streams.json`.
 
 use super::{Flags, files};
-use crate::config::load::{FileKind, load};
 use crate::config::merge;
 use crate::config::streams::StreamsFile;
 use crate::discover::{self, DiscoverOptions};
@@ -29,8 +28,7 @@ pub async fn run(flags: &Flags) -> Result<()> {
 }
 
 async fn discover(flags: &Flags) -> Result<()> {
-    let source = super::read_source(flags).await?;
-    let options = source.resolve()?;
+    let (source, options) = super::read_source(flags).await?;
     let session = connect::session(&options).await?;
     let found = catalog::load(&session.client, &source.scope()).await?;
     for (table, reason) in &found.skipped {
@@ -56,7 +54,7 @@ async fn discover(flags: &Flags) -> Result<()> {
     )?;
     let (existing, path) = (files::streams(flags), files::streams_output(flags));
     let merged = match existing.exists() {
-        true => merge::merge(&read_streams(flags, &existing)?, fresh.clone()),
+        true => merge::merge(&super::read_streams(flags, &existing)?, fresh.clone()),
         false => fresh.clone(),
     };
     write(&path, &merged)?;
@@ -68,18 +66,12 @@ async fn discover(flags: &Flags) -> Result<()> {
 /// Compares two catalogs, without a database.
 fn difference(flags: &Flags, second: &Path) -> Result<()> {
     let first = files::required(&flags.catalog, "streams", "the catalog to compare with")?;
-    let difference = merge::difference(&read_streams(flags, first)?, &read_streams(flags, second)?);
+    let difference = merge::difference(&super::read_streams(flags, first)?, &super::read_streams(flags, second)?);
     let path = files::difference_output(flags, first);
     write(&path, &difference)?;
     tracing::info!("{} streams differ; written to {}", difference.streams.len(), path.display());
     super::message(&json!({"type": "CATALOG", "catalog": difference}));
     Ok(())
-}
-
-fn read_streams(flags: &Flags, path: &Path) -> Result<StreamsFile> {
-    let loaded = load::<StreamsFile>(path, FileKind::Streams, flags.lenient)?;
-    super::tell(&loaded.notes);
-    Ok(loaded.value)
 }
 
 fn write(path: &Path, streams: &StreamsFile) -> Result<()> {

@@ -1,6 +1,8 @@
-//! Which files a command reads and writes, by OLake's rules: beside `--config`, or beside `--destination` without one.
+//! Which files a command reads and writes, by OLake's rules: beside `--config`, or beside `--destination` without one. And what to do
+//! about a mistake in one of them.
 
 use super::Flags;
+use crate::config::FileKind;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -60,4 +62,22 @@ pub fn logs_output(flags: &Flags) -> PathBuf {
 /// A flag that this command cannot do without.
 pub fn required<'f>(flag: &'f Option<PathBuf>, name: &str, what: &str) -> Result<&'f Path> {
     flag.as_deref().ok_or_else(|| Error::config(format!("--{name} is missing")).hint(format!("give {what} with --{name} FILE")))
+}
+
+/// Names the file that an error is about, and what to do where the error does not know it.
+pub fn about(error: Error, kind: FileKind, path: &Path) -> Error {
+    advised(error.doing(format!("{kind} file {}", path.display())), kind)
+}
+
+/// Adds what to do about a mistake in a file where the error itself does not know it.
+pub fn advised(error: Error, kind: FileKind) -> Error {
+    if error.advice().is_some() {
+        return error;
+    }
+    error.hint(match kind {
+        FileKind::Source => "correct the file; `lakeward spec` prints every key with what it takes",
+        FileKind::Destination => "correct the file; `lakeward spec --destination-type parquet` prints every key with what it takes",
+        FileKind::Streams => "correct the file, or remove it and let discover write it again",
+        FileKind::State => "restore the file from a copy, or run without --state to load the tables again",
+    })
 }

@@ -18,8 +18,12 @@ pub mod sync;
 use crate::config::encryption::{self, Key};
 use crate::config::expand::Lookup;
 use crate::config::load::{FileKind, Text};
+use crate::config::selection::{Chosen, choose};
+use crate::config::streams::StreamsFile;
+use crate::config::{Destination, Source};
 use crate::error::{Context as _, Error, Result};
 use crate::kms;
+use crate::postgres::connect::ConnectOptions;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -210,12 +214,20 @@ fn tell(notes: &[String]) {
     }
 }
 
-async fn read_source(flags: &Flags) -> Result<crate::config::source::Source> {
-    read(flags, files::required(&flags.config, "config", "source.json")?, FileKind::Source).await
+/// `source.json`, and how to connect with it.
+async fn read_source(flags: &Flags) -> Result<(Source, ConnectOptions)> {
+    let path = files::required(&flags.config, "config", "source.json")?;
+    let source: Source = read(flags, path, FileKind::Source).await?;
+    let options = source.resolve().map_err(|error| files::about(error, FileKind::Source, path))?;
+    Ok((source, options))
 }
 
-async fn read_destination(flags: &Flags) -> Result<crate::config::destination::Destination> {
-    read(flags, files::required(&flags.destination, "destination", "destination.json")?, FileKind::Destination).await
+/// `destination.json`, with a writer that can work with it.
+async fn read_destination(flags: &Flags) -> Result<Destination> {
+    let path = files::required(&flags.destination, "destination", "destination.json")?;
+    let destination: Destination = read(flags, path, FileKind::Destination).await?;
+    destination.resolve().map_err(|error| files::about(error, FileKind::Destination, path))?;
+    Ok(destination)
 }
 
 /// Reads a file that may be encrypted.
@@ -231,13 +243,21 @@ async fn read<T: DeserializeOwned + JsonSchema>(flags: &Flags, path: &Path, kind
         }
         text.load(kind, flags.lenient, &Lookup::process())
     };
-    let loaded = load.await.doing(|| format!("read {kind} file {}", path.display()))?;
+    let loaded = load.await.doing(|| format!("read {kind} file {}", path.display())).map_err(|error| files::advised(error, kind))?;
     tell(&loaded.notes);
     Ok(loaded.value)
 }
 
-fn read_chosen(flags: &Flags, path: &Path) -> Result<Vec<crate::config::selection::Chosen>> {
-    let loaded = crate::config::load::<crate::config::streams::StreamsFile>(path, FileKind::Streams, flags.lenient)?;
+/// `streams.json`.
+fn read_streams(flags: &Flags, path: &Path) -> Result<StreamsFile> {
+    let loaded = crate::config::load::<StreamsFile>(path, FileKind::Streams, flags.lenient);
+    let loaded = loaded.map_err(|error| files::advised(error, FileKind::Streams))?;
     tell(&loaded.notes);
-    crate::config::selection::choose(&loaded.value, None).map_err(|e| e.doing(path.display().to_string()))
+    Ok(loaded.value)
+}
+
+/// The streams that `streams.json` chooses.
+fn read_chosen(flags: &Flags) -> Result<Vec<Chosen>> {
+    let path = files::streams(flags);
+    choose(&read_streams(flags, &path)?, None).map_err(|error| files::about(error, FileKind::Streams, &path))
 }

@@ -1,6 +1,6 @@
 //! `preview`: the first rows of the chosen streams as they are in the destination.
 
-use super::{Flags, files, sync};
+use super::{Flags, sync};
 use crate::columns::show::displayable;
 use crate::error::{Error, Result};
 use arrow::array::RecordBatch;
@@ -23,7 +23,7 @@ pub struct PreviewArgs {
 /// Prints the rows as tables on stdout.
 pub async fn run(flags: &Flags, args: &PreviewArgs) -> Result<()> {
     let only: Vec<_> = args.stream.clone().into_iter().collect();
-    let chosen = sync::restrict(super::read_chosen(flags, &files::streams(flags))?, &only)?;
+    let chosen = sync::restrict(super::read_chosen(flags)?, &only)?;
     let destination = sync::open_destination(&super::read_destination(flags).await?, sync::Share::for_check()).await?;
     for stream in &chosen {
         let id = format!("{}.{}", stream.stream.namespace, stream.stream.name);

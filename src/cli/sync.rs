@@ -4,11 +4,11 @@ use super::log::Screen;
 use super::report::Report;
 use super::{Flags, files};
 use crate::config::destination::Destination;
+use crate::config::load::FileKind;
 use crate::config::selection::Chosen;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Memory;
 use crate::shutdown;
-use crate::state::State;
 use crate::state::file::StateFile;
 use crate::sync::backfill::OVERSHOOT;
 use crate::sync::keeper::Keeper;
@@ -96,12 +96,14 @@ pub async fn open_destination(destination: &Destination, share: Share) -> Result
 pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> {
     files::required(&flags.config, "config", "source.json")?;
     files::required(&flags.destination, "destination", "destination.json")?;
-    let source = super::read_source(flags).await?;
-    let options = source.resolve()?;
+    let (source, options) = super::read_source(flags).await?;
     let destination = super::read_destination(flags).await?;
-    let mut chosen = restrict(super::read_chosen(flags, &files::streams(flags))?, &args.only)?;
+    let mut chosen = restrict(super::read_chosen(flags)?, &args.only)?;
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
+        if stream.metadata.append_mode {
+            stream.notes.push("append_mode has no effect: rows are deleted from no table of Parquet files".to_owned());
+        }
     }
     let limit = memory_limit(flags);
     let share = Share::of(limit, source.readers())?;
@@ -111,25 +113,27 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     if source.connections() == 1 {
         tracing::info!("max_threads is 1, and two connections are the least: one reads, one holds the snapshot");
     }
+    // As in OLake, a state file is read only when it is named. It is read before anything else is touched.
+    let file = (!args.dry_run).then(|| StateFile::lock(&files::state_output(flags))).transpose()?;
+    let state = flags.state.as_deref().map(crate::state::file::load).transpose()?.flatten().unwrap_or_default();
+    let catalog = files::streams(flags);
+    let of_catalog = |error: Error| match error.kind() {
+        Kind::Config | Kind::Schema => files::about(error, FileKind::Streams, &catalog),
+        _ => error,
+    };
     let terms = Terms { wire: source.wire(), incremental: source.incremental };
-    let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await?;
+    let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await;
+    let plans = plans.map_err(of_catalog)?;
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);
         }
     }
-    // As in OLake, a state file is read only when it is named.
-    let load = || match &flags.state {
-        Some(path) => crate::state::file::load(path).map(Option::unwrap_or_default),
-        None => Ok(State::default()),
+    let Some(file) = file else {
+        return super::dry_run::print(&options, &plans, &state, share.readers, source.backfill.chunk_rows).await;
     };
-    if args.dry_run {
-        return super::dry_run::print(&options, &plans, &load()?, share.readers, source.backfill.chunk_rows).await;
-    }
     let file_bytes = destination.resolve()?.file_bytes_wanted();
     let destination = open_destination(&destination, share).await?;
-    let file = StateFile::lock(&files::state_output(flags))?;
-    let state = load()?;
     let state_path = file.path().to_owned();
     let effort = Effort {
         readers: share.readers,
@@ -144,7 +148,8 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         chunk_rows: source.backfill.chunk_rows,
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };
-    let mut run = unless_stopped(Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans)).await?;
+    let mut run =
+        unless_stopped(Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans)).await.map_err(of_catalog)?;
     let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
     let memory = effort.memory.clone();
     let outcome = tokio::select! {

@@ -154,7 +154,8 @@ impl Text {
     }
 }
 
-fn read(path: &Path) -> Result<String> {
+/// The text of a file, which is UTF-8 and not empty.
+pub(crate) fn read(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::config("there is no such file"),
         io::ErrorKind::IsADirectory => Error::config("this is a directory, not a file"),
@@ -180,12 +181,20 @@ fn read(path: &Path) -> Result<String> {
 fn parse(text: &str, yaml: bool) -> Result<Value> {
     let looks_like_json = text.trim_start().starts_with(['{', '[', '"']);
     if looks_like_json {
-        match serde_json::from_str::<Strict>(text) {
-            Ok(value) => return Ok(value.0),
-            Err(error) if !yaml => return Err(json_mistake(&error)),
-            Err(_) => {}
+        match parse_json(text) {
+            Err(_) if yaml => {}
+            outcome => return outcome,
         }
     }
+    parse_yaml(text)
+}
+
+/// JSON in which no key occurs twice.
+pub(crate) fn parse_json(text: &str) -> Result<Value> {
+    serde_json::from_str::<Strict>(text).map(|value| value.0).map_err(|error| json_mistake(&error))
+}
+
+fn parse_yaml(text: &str) -> Result<Value> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::from_str_with_options::<Strict>(text, options).map(|value| value.0).map_err(|error| yaml_mistake(&error))
 }

@@ -238,7 +238,7 @@ mod tests {
         let column = || json!({"id": {"type": ["integer"], "source_type": "bigint"}});
         let old = parse(json!({
             "selected_streams": {"Public": [{"stream_name": "a", "partition_regex": "/{id,,}", "append_mode": true}, {"stream_name": "gone"}], "Old": [{"stream_name": "x"}]},
-            "streams": [stream("a", column(), json!({"sync_mode": "incremental", "cursor_field": "id", "destination_table": "mine",
+            "streams": [stream("a", column(), json!({"sync_mode": "incremental", "cursor_field": "id", "destination_table": "mine", "additional_properties": "kept",
                 "source_defined_primary_key": ["id"], "destination_database": "lake:public"})), stream("gone", column(), json!({"destination_database": "lake:public"}))]}));
         let new = parse(json!({"selected_streams": {"Public": [{"stream_name": "a"}, {"stream_name": "b"}]},
             "streams": [stream("a", column(), json!({"estimated_rows": 7})), stream("b", column(), json!({}))]}));
@@ -250,7 +250,7 @@ mod tests {
         let a = &merged.streams[0].stream;
         assert_eq!((a.sync_mode.as_str(), a.cursor_field.as_str(), a.destination_table.as_str()), ("incremental", "id", "mine"));
         assert_eq!((a.source_defined_primary_key.join(","), a.estimated_rows), ("id".to_owned(), Some(7)));
-        assert_eq!(a.destination_database, "lake:public");
+        assert_eq!((a.destination_database.as_str(), a.additional_properties.as_str()), ("lake:public", "kept"));
         assert_eq!(merged.streams[1].stream.destination_database, "lake:public", "the old prefix, the reformatted schema");
     }
 
@@ -313,6 +313,29 @@ mod tests {
         };
         let text = |file: &StreamsFile| serde_json::to_string(file).unwrap();
         assert_eq!(text(&merge(&file(), file())), text(&file()));
+    }
+
+    #[test]
+    fn every_setting_of_what_is_written_makes_a_difference() {
+        let file = |keys: Value| {
+            let mut metadata = json!({"stream_name": "a"});
+            metadata.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            parse(json!({"selected_streams": {"Public": [metadata]}, "streams": [stream("a", json!({}), json!({}))]}))
+        };
+        for keys in [
+            json!({"normalization": true}),
+            json!({"partition_regex": "/{x,,}"}),
+            json!({"filter": "x > 1"}),
+            json!({"filter_config": {"conditions": []}}),
+            json!({"append_mode": true}),
+            json!({"use_source_column_names": true}),
+            json!({"column_types": {"x": "string"}}),
+            json!({"special_values": {"x": "null"}}),
+            json!({"flatten": {"x": "*"}}),
+        ] {
+            assert_eq!(difference(&file(json!({})), &file(keys.clone())).streams.len(), 1, "{keys}");
+            assert_eq!(difference(&file(keys.clone()), &file(keys.clone())).streams.len(), 0, "{keys}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::connection_string;
 use super::keywords::{self, Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
-use super::shape::Findings;
+use super::shape::{Findings, is_empty};
 use super::ssh::SshConfig;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, Host, SslMode};
@@ -430,6 +430,9 @@ pub(super) fn remark(value: &Value, findings: &mut Findings) {
     if wait("initial_wait_time") && wait("intial_wait_time") {
         findings.problems.push("`update_method.intial_wait_time`: found beside `initial_wait_time`, accepted: one of the two".to_owned());
     }
+    for key in ["publication", "initial_wait_time", "intial_wait_time"].into_iter().filter(|key| !is_empty(&value["update_method"][key])) {
+        findings.no_effect(&format!("update_method.{key}"), "change data capture is not built yet in this version");
+    }
 }
 
 #[cfg(test)]
@@ -461,6 +464,25 @@ mod tests {
         assert_eq!(options.tls.mode, SslMode::Disable);
         assert_eq!(options.connect_timeout, Duration::from_secs(30));
         assert_eq!((options.statement_timeout, options.lock_timeout), (Duration::ZERO, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn every_part_of_a_connection_is_taken() {
+        const PEM: &str = "-----BEGIN SOMETHING-----\nAA==\n-----END SOMETHING-----";
+        let options = source(json!({
+            "host": "h", "port": 7, "database": "shop", "username": "ann", "password": "pass", "application_name": "nightly", "connect_timeout_s": 5,
+            "statement_timeout_s": 6, "lock_timeout_s": 8, "jdbc_url_params": {"work_mem": "7MB"},
+            "ssl": {"mode": "require", "server_ca": PEM, "client_cert": PEM, "client_key": PEM}
+        }));
+        let options = options.resolve().unwrap();
+        assert_eq!(options.hosts, [tcp("h", 7)]);
+        assert_eq!((options.database.as_str(), options.user.as_str(), options.application_name.as_str()), ("shop", "ann", "nightly"));
+        assert_eq!(options.password.unwrap().expose(), "pass");
+        let limits = (options.connect_timeout, options.statement_timeout, options.lock_timeout);
+        assert_eq!(limits, (Duration::from_secs(5), Duration::from_secs(6), Duration::from_secs(8)));
+        assert_eq!(options.parameters, [("work_mem".to_owned(), "7MB".to_owned())]);
+        assert_eq!((options.tls.server_ca.as_deref(), options.tls.client_cert.as_deref()), (Some(PEM), Some(PEM)));
+        assert_eq!(options.tls.client_key.unwrap().expose(), PEM);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Reading and writing the state file: atomically, and by one run at a time.
 
-use super::State;
-use crate::error::{Error, Kind, Result};
+use super::{RESTORE, State, refuse_newer};
+use crate::config::load::{parse_json, read};
+use crate::error::{Context as _, Error, Kind, Result};
+use serde_json::Value;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -51,22 +53,31 @@ impl StateFile {
 
 /// Reads a state file; `None` when there is none. A file that is not a state file is an error, and is left as it is.
 pub fn load(path: &Path) -> Result<Option<State>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io(path, "read", &e)),
+    if matches!(path.try_exists(), Ok(false)) {
+        return Ok(None);
+    }
+    let damaged = |why: &str| Error::state(why).hint(RESTORE);
+    let understand = || {
+        let text = read(path).map_err(|error| damaged(&error.to_string()))?;
+        let value = parse_json(&text).map_err(|error| damaged(&error.to_string()))?;
+        let Value::Object(map) = &value else { return Err(damaged("found no object, accepted: an object with keys")) };
+        let number = |value: &Value| value.as_u64().unwrap_or(0);
+        refuse_newer(number(&value["version"]), number(&value["lakeward"]["version"]))?;
+        // Any other file of the user would do for a state in which nothing has been read yet, and would then be overwritten.
+        if let Some(key) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(damaged(&format!("`{key}`: no key of a state file, accepted: {}", KEYS.join(", ")))
+                .hint("check which file is given to which flag, or remove the key"));
+        }
+        let state: State =
+            serde_path_to_error::deserialize(value).map_err(|error| damaged(&format!("`{}`: {}", error.path(), error.inner())))?;
+        state.validate()?;
+        Ok(Some(state))
     };
-    let read = || match serde_json::from_slice(&text)? {
-        object @ serde_json::Value::Object(_) => serde_json::from_value::<State>(object),
-        _ => Err(serde::de::Error::custom("expected an object")),
-    };
-    let state = read().map_err(|e| {
-        Error::state(format!("{}: not a state file: {e}", path.display()))
-            .hint("restore the file from a copy, or run without --state to load the tables again")
-    })?;
-    state.validate().map_err(|e| e.doing(format!("read {}", path.display())))?;
-    Ok(Some(state))
+    understand().doing(|| format!("read state file {}", path.display()))
 }
+
+/// The keys that a state file may have.
+const KEYS: [&str; 5] = ["type", "version", "global", "streams", "lakeward"];
 
 /// Replaces `path` by `text` so that a reader, or a crash, sees the old content or the new one.
 pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
@@ -161,10 +172,20 @@ mod tests {
     fn a_damaged_file_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("state.json");
-        for text in ["", "{\"type\":", "[]", "{\"type\":\"STREAM\",\"version\":99}"] {
+        for (text, place) in [
+            ("", "empty"),
+            ("{\"type\":", "line 1, column 8"),
+            ("[]", "no object"),
+            ("{\"type\":\"STREAM\",\"version\":99}", "version: found 99"),
+            ("{\"type\":\"STREAM\",\"type\":\"GLOBAL\"}", "twice: `type`"),
+            ("{\"host\":\"h\",\"database\":\"d\"}", "`host`: no key of a state file"),
+            ("{\"streams\":[{\"stream\":\"t\",\"state\":{}},{\"stream\":[]}]}", "`streams[1].stream`"),
+            ("{\"lakeward\":{\"version\":1,\"cursors\":{\"s.t\":{\"field\":7}}}}", "`lakeward.cursors.s.t.field`"),
+        ] {
             fs::write(&path, text).expect("write");
             let error = load(&path).expect_err(text);
             assert_eq!(error.kind(), Kind::State);
+            assert!(error.to_string().contains(place) && error.advice().is_some(), "{text}: {error}");
             assert_eq!(fs::read_to_string(&path).expect("read"), text);
         }
     }

@@ -22,6 +22,9 @@ pub const OLAKE_VERSION: u64 = 7;
 /// Version of the part under `lakeward`.
 pub const VERSION: u64 = 1;
 
+/// What to do about a file that is damaged.
+const RESTORE: &str = "restore the file from a copy, or run without --state to load the tables again";
+
 /// The file as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct State {
@@ -87,23 +90,29 @@ impl Default for State {
     }
 }
 
+/// Refuses what a newer program wrote, whose shape is not known here: `version` of OLake's part, and of ours.
+fn refuse_newer(version: u64, ours: u64) -> Result<()> {
+    if version > OLAKE_VERSION {
+        return Err(Error::state(format!("version: found {version}, this program reads 0 to {OLAKE_VERSION}"))
+            .hint("the file was written by a newer program; use that one, or start without --state"));
+    }
+    if ours > VERSION {
+        return Err(Error::state(format!("lakeward.version: found {ours}, this program reads up to {VERSION}"))
+            .hint("the file was written by a newer Lakeward; use that one, or start without --state"));
+    }
+    Ok(())
+}
+
 impl State {
     /// Refuses what a newer program wrote, and what cannot be a state file.
     pub fn validate(&self) -> Result<()> {
         if !matches!(self.kind.as_str(), "STREAM" | "GLOBAL" | "MIXED") {
-            return Err(Error::state(format!("type: found {:?}, accepted are STREAM and GLOBAL", self.kind)));
+            return Err(Error::state(format!("type: found {:?}, accepted are STREAM and GLOBAL", self.kind)).hint(RESTORE));
         }
-        if self.version > OLAKE_VERSION {
-            return Err(Error::state(format!("version: found {}, this program reads 0 to {OLAKE_VERSION}", self.version))
-                .hint("the file was written by a newer program; use that one, or start without --state"));
-        }
+        refuse_newer(self.version, self.lakeward.version)?;
         self.validate_global()?;
         for stream in &self.streams {
             olake::chunks(stream)?;
-        }
-        if self.lakeward.version > VERSION {
-            return Err(Error::state(format!("lakeward.version: found {}, this program reads up to {VERSION}", self.lakeward.version))
-                .hint("the file was written by a newer Lakeward; use that one, or start without --state"));
         }
         Ok(())
     }
@@ -118,7 +127,7 @@ impl State {
             }
             _ => return Ok(()),
         };
-        Err(Error::state(fault).hint("restore the file from a copy, or run without --state to load the tables again"))
+        Err(Error::state(fault).hint(RESTORE))
     }
 
     /// Sets OLake's list of chunks still to do; an empty list says that the table is loaded.

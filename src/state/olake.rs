@@ -3,7 +3,7 @@
 //! OLake saves the greatest cursor values before a first load, then the chunks that are still to be read, and takes each off the list when
 //! its rows are in the destination. An empty list says that the load is complete (in a file of type `GLOBAL`, the list of streams does).
 
-use super::{State, StreamState};
+use super::{RESTORE, State, StreamState};
 use crate::error::{Context, Error, Result};
 use crate::postgres::quote;
 use serde_json::Value;
@@ -132,7 +132,7 @@ pub fn text(value: &Value) -> Option<String> {
 fn refused(found: &Value) -> Error {
     let shown: String = found.to_string().chars().take(80).collect();
     Error::state(format!("found {shown}, accepted are {{\"min\": \"'(0,0)'\", \"max\": \"'(9,0)'\"}} and {{\"min\": 1, \"max\": 9}}"))
-        .hint("restore the file from a copy, or run without --state to load the tables again")
+        .hint(RESTORE)
 }
 
 #[cfg(test)]

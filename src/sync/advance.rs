@@ -6,7 +6,7 @@ use super::increment::{CursorField, comparable};
 use super::keeper::Keeper;
 use super::plan::StreamPlan;
 use super::settle::Mark;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::postgres::catalog::TableInfo;
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::exported::Exported;
@@ -62,6 +62,19 @@ enum Last {
 pub async fn aim<T: Table>(stream: &StreamRun<T>, table: &T, exported: &Exported, keeper: &Keeper, quiet: bool) -> Result<Aim> {
     let plan = &stream.plan;
     let Some(field) = &plan.cursor else { return Ok(Aim::everything(plan.filter.clone())) };
+    let aim = go_on(stream, table, field, exported, keeper, quiet).await;
+    aim.map_err(|e| if e.kind() == Kind::State { e.doing(format!("state file {}", keeper.path().display())) } else { e })
+}
+
+async fn go_on<T: Table>(
+    stream: &StreamRun<T>,
+    table: &T,
+    field: &CursorField,
+    exported: &Exported,
+    keeper: &Keeper,
+    quiet: bool,
+) -> Result<Aim> {
+    let plan = &stream.plan;
     let last = keeper.read(|state| last(state, field, &stream.info))?;
     if let Last::Ours(cursor) = &last {
         agree(plan, cursor, table)?;
@@ -84,6 +97,9 @@ pub fn outlook(plan: &StreamPlan, info: &TableInfo, state: &State, now: &Moment,
 
 fn last(state: &State, field: &CursorField, info: &TableInfo) -> Result<Last> {
     let ours = state.lakeward.cursors.get(&format!("{}.{}", info.namespace, info.name)).filter(|ours| ours.field == field.text);
+    if let Some(ours) = ours {
+        consistent(ours, field, info)?;
+    }
     let columns: Vec<&str> = field.columns.iter().map(|column| column.name.as_str()).collect();
     let olake = Progress::of(state, &info.namespace, &info.name, &columns)?;
     let said = |value: &Option<Value>| value.as_ref().and_then(olake::text);
@@ -95,6 +111,28 @@ fn last(state: &State, field: &CursorField, info: &TableInfo) -> Result<Last> {
         (_, Some(olake)) => Last::Olake(olake),
         _ => Last::Never,
     })
+}
+
+/// The parts of a cursor must say the same: a value that something else has changed would lose rows or double them.
+fn consistent(cursor: &Cursor, field: &CursorField, info: &TableInfo) -> Result<()> {
+    let id = format!("{}.{}", info.namespace, info.name);
+    let damaged = |what: String| {
+        Err(Error::state(format!("lakeward.cursors.{id}: {what}"))
+            .hint("restore the file from a copy, or load the table anew: clear-destination for this stream, then sync"))
+    };
+    if cursor.values.len() != field.columns.len() {
+        return damaged(format!("found {} values for the cursor_field {:?}", cursor.values.len(), field.text));
+    }
+    // Of a heap that was rewritten the column may have another type by now, and the value another form.
+    let same_heaps = info.leaves.iter().all(|leaf| cursor.heaps.get(&leaf.oid) == Some(&leaf.filenode));
+    let value = cursor.values.first().and_then(Option::as_deref);
+    let shown = field.columns.first().and_then(|column| olake_value(value, info, &column.name));
+    match (&cursor.shown, shown) {
+        (Some(shown), Some(expected)) if same_heaps && *shown != expected => {
+            damaged(format!("values says {expected} and shown says {shown}: one of them was changed by something else"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The destination must hold what the state says was written last.
@@ -192,7 +230,16 @@ fn as_olake_left_it(plan: &StreamPlan, field: &CursorField, values: Vec<Option<S
 /// How far the stream has been read when `aim` is reached.
 async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported: &Exported, aim: &Aim, quiet: bool) -> Result<Cursor> {
     let client = exported.client();
-    let explain = |e: tokio_postgres::Error| connect::sql_error(&e).doing(format!("look at the cursor of {}", plan.id));
+    let explain = |e: tokio_postgres::Error| {
+        let error = connect::sql_error(&e);
+        let error = match aim.next.is_some() && error.is_about_a_value() {
+            true => error
+                .for_kind(Kind::State)
+                .hint("restore the file from a copy, or load the table anew: clear-destination for this stream, then sync"),
+            false => error,
+        };
+        error.doing(format!("look at the cursor of {}", plan.id))
+    };
     let whole = crate::chunks::pages::whole(info);
     let last = aim.next.as_ref();
     let row = client.query_typed_one(&field.greatest(&whole.source(), plan.filter.as_deref(), last), &[]).await.map_err(explain)?;

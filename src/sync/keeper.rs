@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::state::State;
 use crate::state::file::StateFile;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ impl Keeper {
     /// Takes over a state that was loaded (or is new).
     pub fn new(file: StateFile, state: State) -> Self {
         Self { file, inner: Mutex::new(Inner { state, dirty: false, saved: Instant::now(), cost: Duration::ZERO }) }
+    }
+
+    /// Where the state is kept.
+    pub fn path(&self) -> &Path {
+        self.file.path()
     }
 
     /// Looks at the state.

@@ -26,7 +26,7 @@ pub mod settle;
 pub mod split;
 
 use crate::config::selection::Chosen;
-use crate::error::{Error, Result, Retry};
+use crate::error::{Error, Kind, Result, Retry};
 use crate::memory::Memory;
 use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions};
@@ -128,13 +128,21 @@ pub async fn plan_streams(
                 .client
                 .batch_execute(&probe)
                 .await
-                .map_err(|e| session.error(&e).doing(format!("try the filter, chunk_column and cursor_field of {}", plan.id)))?;
+                .map_err(|e| unusable(session.error(&e)).doing(format!("try the filter, chunk_column and cursor_field of {}", plan.id)))?;
         }
         plans.push((plan, table));
     }
     // Gone before the next one comes: `max_threads` counts this session too.
     session.close().await;
     Ok(plans)
+}
+
+/// What the server does not understand in a probe comes from the catalog file.
+fn unusable(error: Error) -> Error {
+    match error.is_about_a_value() {
+        true => error.for_kind(Kind::Config).hint("write a value of the column's type, or name a column that can be sorted"),
+        false => error,
+    }
 }
 
 /// The labels of the enums that a table's columns use: a label can be renamed without a row changing.

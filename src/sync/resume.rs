@@ -50,20 +50,21 @@ pub struct Ground<'a> {
 
 /// Decides for every stream what to keep and what to read, and records the loads in the state.
 pub async fn prepare<T: Table>(streams: &[Arc<StreamRun<T>>], ground: Ground<'_>) -> Result<Vec<Work<T::Part>>> {
+    let mut aims = aims(streams, ground).await?;
     // Looking at chunks of an earlier run takes turns on one session; beginning a load only waits for the destination.
     let is_new = |stream: &&Arc<StreamRun<T>>| ground.keeper.read(|state| !state.lakeward.loads.contains_key(&stream.plan.id));
-    let doing = |stream: &StreamRun<T>| format!("prepare {}", stream.plan.id);
-    let begin = async |stream: &Arc<StreamRun<T>>| {
-        let work = start(stream, &mut *stream.table.lock().await, ground).await;
+    let begin = async |(stream, aim): (&Arc<StreamRun<T>>, Option<Aim>)| {
+        let work = start(stream, &mut *stream.table.lock().await, aim, ground).await;
         work.map(|work| (stream.plan.id.clone(), work)).map_err(|e| e.doing(doing(stream)))
     };
+    let new: Vec<_> = streams.iter().filter(is_new).map(|stream| (stream, aims.remove(&stream.plan.id))).collect();
     let mut begun: HashMap<String, Work<T::Part>> =
-        futures::stream::iter(streams.iter().filter(is_new)).map(begin).buffer_unordered(OPEN_AT_ONCE).try_collect().await?;
+        futures::stream::iter(new).map(begin).buffer_unordered(OPEN_AT_ONCE).try_collect().await?;
     let mut all = Vec::with_capacity(streams.len());
     for stream in streams {
         let work = match begun.remove(&stream.plan.id) {
             Some(work) => work,
-            None => go_on(stream, ground).await.map_err(|e| e.doing(doing(stream)))?,
+            None => go_on(stream, aims.remove(&stream.plan.id), ground).await.map_err(|e| e.doing(doing(stream)))?,
         };
         let meter = &stream.meter;
         meter.restart();
@@ -83,27 +84,57 @@ pub async fn prepare<T: Table>(streams: &[Arc<StreamRun<T>>], ground: Ground<'_>
     Ok(all)
 }
 
+fn doing<T: Table>(stream: &StreamRun<T>) -> String {
+    format!("prepare {}", stream.plan.id)
+}
+
+/// What each stream is to read, by stream, before anything is changed: a state that contradicts the source or the destination is
+/// refused, and is left as it is. Not for a stream that is yet to be settled.
+async fn aims<T: Table>(streams: &[Arc<StreamRun<T>>], ground: Ground<'_>) -> Result<HashMap<String, Aim>> {
+    let aim = async |stream: &Arc<StreamRun<T>>| {
+        let table = stream.table.lock().await;
+        let load = ground.keeper.read(|state| state.lakeward.loads.get(&stream.plan.id).cloned());
+        if load.is_some_and(|load| load.cursor.is_some() && is_committed(&*table, &load)) {
+            return Ok(None);
+        }
+        let aim = advance::aim(stream, &*table, ground.exported, ground.keeper, ground.quiet).await;
+        aim.map(|aim| Some((stream.plan.id.clone(), aim))).map_err(|e| e.doing(doing(stream)))
+    };
+    let aims: Vec<_> = futures::stream::iter(streams).map(aim).buffer_unordered(OPEN_AT_ONCE).try_collect().await?;
+    Ok(aims.into_iter().flatten().collect())
+}
+
+/// Whether the destination's last commit is this load.
+fn is_committed<T: Table>(table: &T, load: &Load) -> bool {
+    table.committed().and_then(Mark::read).is_some_and(|mark| mark.load == load.generation)
+}
+
 /// Takes up the load that an earlier run or attempt has left.
-async fn go_on<T: Table>(stream: &StreamRun<T>, ground: Ground<'_>) -> Result<Work<T::Part>> {
+async fn go_on<T: Table>(stream: &StreamRun<T>, aim: Option<Aim>, ground: Ground<'_>) -> Result<Work<T::Part>> {
     let Ground { exported, keeper, .. } = ground;
     let mut table = stream.table.lock().await;
     let id = &stream.plan.id;
-    let Some(mut load) = keeper.read(|state| state.lakeward.loads.get(id).cloned()) else { return start(stream, &mut table, ground).await };
+    let Some(mut load) = keeper.read(|state| state.lakeward.loads.get(id).cloned()) else {
+        return start(stream, &mut table, aim, ground).await;
+    };
     // The token wins. A run may have committed these chunks and died before it could say so; or somebody else has
     // replaced or removed the table since, or this is another destination, and then the chunks are of no use.
-    let committed = table.committed().and_then(Mark::read).is_some_and(|mark| mark.load == load.generation);
+    let committed = is_committed(&*table, &load);
     if committed && load.cursor.is_some() {
         keeper.commit(|state| settle::committed(state, &stream.plan, true))?;
-        return start(stream, &mut table, ground).await;
+        return start(stream, &mut table, None, ground).await;
     }
+    let aim = match aim {
+        Some(aim) => aim,
+        None => advance::aim(stream, &*table, exported, keeper, ground.quiet).await?,
+    };
     if load.committed && !committed {
         tracing::info!("{id}: the destination does not have what the interrupted run committed; loading it from the start");
-        return start(stream, &mut table, ground).await;
+        return start(stream, &mut table, Some(aim), ground).await;
     }
-    let aim = advance::aim(stream, &*table, exported, keeper, ground.quiet).await?;
     if load.fingerprint != fingerprint(stream, &aim) {
         tracing::info!("{id}: the table or its settings changed since the interrupted run; loading it from the start");
-        return start(stream, &mut table, ground).await;
+        return start(stream, &mut table, Some(aim), ground).await;
     }
     let held = still_true(stream, &load, aim.filter.as_deref(), exported).await?;
     if committed {
@@ -117,7 +148,7 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, ground: Ground<'_>) -> Result<Wo
             return Ok(Work { aim, generation: load.generation, attempt: 0, kept, chunks, done: Some(stats) });
         }
         // Committed, but the table has changed since: it is loaded anew, so that all tables show one instant.
-        return start(stream, &mut table, ground).await;
+        return start(stream, &mut table, Some(aim), ground).await;
     }
     let adopted: Vec<_> = table.adopt(parts(id, &held)?).await?.into_iter().flatten().collect();
     let values = adopted.iter().map(value).collect::<Result<HashSet<_>>>()?;
@@ -127,7 +158,7 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, ground: Ground<'_>) -> Result<Wo
     load.cursor.clone_from(&aim.next);
     let chunks = match remaining(stream, &mut load, lost, ground)? {
         Some(chunks) => chunks,
-        None => return start(stream, &mut table, ground).await,
+        None => return start(stream, &mut table, Some(aim), ground).await,
     };
     let (generation, attempt) = (load.generation.clone(), load.attempt);
     keeper.commit(|state| {
@@ -166,9 +197,12 @@ fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
 }
 
 /// Begins a load: a new generation, everything staged earlier is removed.
-async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Ground<'_>) -> Result<Work<T::Part>> {
+async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, aim: Option<Aim>, ground: Ground<'_>) -> Result<Work<T::Part>> {
     let Ground { exported, keeper, .. } = ground;
-    let aim = advance::aim(stream, table, exported, keeper, ground.quiet).await?;
+    let aim = match aim {
+        Some(aim) => aim,
+        None => advance::aim(stream, table, exported, keeper, ground.quiet).await?,
+    };
     table.adopt(Vec::new()).await?;
     let generation = Uuid::now_v7().simple().to_string();
     let chunks = split::chunks(exported.client(), &stream.plan, &stream.info, &aim, ground.terms).await?;

@@ -381,7 +381,7 @@ fn a_cursor_that_cannot_be_one_is_refused() {
         ("id:j:id", exit::CONFIG, vec!["cursor_field"]),
         ("id:", exit::CONFIG, vec!["cursor_field"]),
         ("nope", exit::CONFIG, vec!["nope"]),
-        ("j", exit::SOURCE, vec!["cursor_field", "json"]),
+        ("j", exit::CONFIG, vec!["cursor_field", "json"]),
     ] {
         job(&database, &[("public.t", cursor)]).sync().failed(code, &words);
     }

@@ -148,7 +148,7 @@ fn what_cannot_be_a_key_is_refused() {
     let database = Server::shared().database("nokeys");
     database.sql("CREATE TABLE t (id int, j json, maybe int)");
     for (key, code, words) in [
-        ("j", exit::SOURCE, vec!["chunk_column", "public.t", "json"]),
+        ("j", exit::CONFIG, vec!["chunk_column", "public.t", "json"]),
         ("nope", exit::CONFIG, vec!["unknown column", "nope"]),
         ("id,maybe", exit::CONFIG, vec!["can be NULL"]),
     ] {

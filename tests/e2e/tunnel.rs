@@ -113,6 +113,12 @@ fn keys_of_every_kind_open_it() {
             "authorized_keys",
         ],
     );
+    job.edit("source.json", |source| {
+        let ssh = source["ssh_config"].as_object_mut().expect("an object");
+        ssh.remove("private_key");
+        ssh.insert("password".to_owned(), json!("no sesame"));
+    });
+    assert_secret(&job.run(&CHECK).failed(exit::SOURCE, &["tried password; it takes publickey", "takes no password"]), &["no sesame"]);
     let secret = text(&path);
     assert_secret(&outcome, &[secret.lines().nth(2).expect("a line")]);
     assert_eq!(outcome.messages().last().expect("a message")["connectionStatus"]["status"], "FAILED");

@@ -3,6 +3,7 @@
 //! Nothing in here knows how Lakeward works inside; it knows its command line, its files and its exit codes.
 
 pub mod canonical;
+pub mod damage;
 pub mod dice;
 pub mod lakeward;
 pub mod literals;

@@ -277,6 +277,32 @@ mod tests {
         assert_eq!(options(r#"{"local_path": "/x", "max_file_size_mb": 0.5}"#).file_bytes_max, 512 << 10);
         assert_eq!(options(r#"{"local_path": "/x"}"#).compression, Codec::Zstd(1));
         assert_eq!(options(r#"{"local_path": "/x", "compression": "none"}"#).compression, Codec::None);
+        assert_eq!(options(r#"{"local_path": "/x", "compression_level": 9}"#).compression, Codec::Zstd(9));
+    }
+
+    #[test]
+    fn every_key_of_a_bucket_reaches_the_store() {
+        let store = |json: &str| match parse(json).resolve().expect("valid").0 {
+            Place::S3(options) => options,
+            Place::Local(path) => panic!("{}", path.display()),
+        };
+        let options = store(
+            r#"{"s3_bucket": "b", "s3_region": "r", "s3_path": "p", "s3_endpoint": "http://localhost:9000", "s3_access_key": "AKIA1", "s3_secret_key": "hunter2",
+                "s3_session_token": "tok"}"#,
+        );
+        assert_eq!((options.bucket.as_str(), options.region.as_str(), options.prefix.as_str()), ("b", "r", "p"));
+        assert_eq!((options.endpoint.as_deref(), options.path_style), (Some("http://localhost:9000"), true));
+        match options.credentials {
+            S3Credentials::Keys { access, secret, session } => {
+                assert_eq!((access.expose(), secret.expose(), session.expose()), ("AKIA1", "hunter2", "tok"));
+            }
+            S3Credentials::Chain { .. } => panic!("the keys were not taken"),
+        }
+        let options = store(r#"{"s3_bucket": "b", "s3_region": "r", "s3_profile": "work", "s3_path_style": true}"#);
+        assert!(matches!(options.credentials, S3Credentials::Chain { profile: Some(name) } if name == "work"));
+        assert!(options.path_style);
+        let options = store(r#"{"s3_bucket": "b", "s3_endpoint": "http://localhost:9000", "s3_path_style": false}"#);
+        assert!(!options.path_style);
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Login<'_> {
             (Some(_), _) => {
                 "check `ssh_config.username`, and that the public half of `private_key` stands in that user's ~/.ssh/authorized_keys"
             }
-            (None, _) if self.tried.is_empty() || !self.may(MethodKind::Password) && !self.may(MethodKind::KeyboardInteractive) => {
+            // A server that has refused the last thing it takes names nothing.
+            (None, _) if self.takes.as_ref().is_some_and(|takes| !takes.is_empty() && !takes.iter().any(is_password)) => {
                 "give `ssh_config.private_key`: this server takes no password"
             }
             _ => "check `ssh_config.username` and `ssh_config.password`",
@@ -127,4 +128,9 @@ impl Login<'_> {
         let tried = self.tried.join(", then ");
         Error::source_db(format!("the SSH server does not let the user {} in (tried {tried}{takes})", bastion.user)).hint(hint)
     }
+}
+
+/// Whether a password can answer.
+fn is_password(method: &MethodKind) -> bool {
+    matches!(method, MethodKind::Password | MethodKind::KeyboardInteractive)
 }
