@@ -59,7 +59,7 @@ impl Login<'_> {
         for hash in hashes {
             let key = PrivateKeyWithHashAlg::new(key.clone(), hash);
             let answer = self.handle.authenticate_publickey(self.bastion.user.as_str(), key).await?;
-            if self.over(answer)? {
+            if self.over(answer).await? {
                 return Ok(true);
             }
             if !self.may(MethodKind::PublicKey) {
@@ -72,7 +72,7 @@ impl Login<'_> {
     async fn with_password(&mut self, password: &str) -> Result<bool> {
         self.tried.push("password".to_owned());
         let answer = self.handle.authenticate_password(self.bastion.user.as_str(), password).await?;
-        self.over(answer)
+        self.over(answer).await
     }
 
     /// What many servers ask for instead of a password: answers, of which the password is the only one we have.
@@ -83,7 +83,7 @@ impl Login<'_> {
             answer = match answer {
                 Interactive::Success => return Ok(true),
                 Interactive::Failure { remaining_methods, partial_success } => {
-                    return self.over(AuthResult::Failure { remaining_methods, partial_success });
+                    return self.over(AuthResult::Failure { remaining_methods, partial_success }).await;
                 }
                 Interactive::InfoRequest { prompts, .. } => {
                     // What is shown while it is typed is no password.
@@ -96,11 +96,11 @@ impl Login<'_> {
     }
 
     /// Whether we are in; what the server takes is kept.
-    fn over(&mut self, answer: AuthResult) -> Result<bool> {
+    async fn over(&mut self, answer: AuthResult) -> Result<bool> {
         match answer {
             AuthResult::Success => Ok(true),
             // russh ends a connection whose server takes nothing more; all other ends are the network's or the server's.
-            AuthResult::Failure { .. } if self.handle.is_closed() => Err(match self.seen.ended.get() {
+            AuthResult::Failure { .. } if self.handle.is_closed() => Err(match self.seen.end().await {
                 Some(end) if end.retry() == Retry::Never => self.refused(),
                 _ => lost(&self.seen.why_ended()).hint("the SSH server's log tells more"),
             }),

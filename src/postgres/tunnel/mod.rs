@@ -172,6 +172,17 @@ impl SshConnection {
 }
 
 impl Seen {
+    /// Why a connection that has been closed is over. The reason comes after the news, when the socket is shut down.
+    async fn end(&self) -> Option<&Error> {
+        for _ in 0..100 {
+            if self.ended.get().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.ended.get()
+    }
+
     /// Why the connection is over.
     fn why_ended(&self) -> String {
         let why = self.ended.get().map_or_else(|| "the connection has ended".to_owned(), Error::to_string);
