@@ -195,7 +195,14 @@ fn olake_files_mean_what_they_mean_there() {
     let named: Vec<&str> = notes.iter().filter_map(|note| note.split('`').nth(1)).collect();
     assert_eq!(named, ["reader_batch_size", "default_mode", "split-region", "update_method.intial_wait_time"]);
 
-    let file = streams("tests/configs/seeds/olake-streams.json").value;
+    // The document leaves the columns out; its dots are no column, and the refusal names their place.
+    let refused = load_with::<StreamsFile>(Path::new("tests/configs/seeds/olake-streams.json"), FileKind::Streams, false, &environment());
+    assert!(refused.unwrap_err().to_string().contains("`streams[0].stream.type_schema.properties....`: found \"...\""));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("streams.json");
+    let text = fs::read_to_string("tests/configs/seeds/olake-streams.json").unwrap();
+    fs::write(&path, text.replace(r#""...": "...""#, r#""id": {"type": ["integer"]}"#)).unwrap();
+    let file = streams(path.to_str().unwrap()).value;
     assert_eq!(file.streams[0].stream.sync_mode, "cdc");
     let local = destination("tests/configs/seeds/olake-destination-parquet.json").value;
     assert_eq!(local.resolve().unwrap().local_path, "./configs/reader");

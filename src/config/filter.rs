@@ -7,6 +7,7 @@ use super::streams::StreamMetadata;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::ColumnInfo;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -116,21 +117,27 @@ fn too_many(found: usize) -> Error {
     Error::config(format!("the filter has {found} conditions, accepted are at most {CONDITIONS_MAX}"))
 }
 
-/// `filter_config` as OLake writes it.
-#[derive(Deserialize)]
+/// `filter_config` as OLake writes it: rows for which its conditions hold.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct FilterConfig {
+pub struct FilterConfig {
+    /// `and` or `or`, in any case; needed for two conditions.
     #[serde(default)]
     logical_operator: String,
+    /// At most two. None means all rows.
     #[serde(default)]
     conditions: Vec<ConfigCondition>,
 }
 
-#[derive(Deserialize)]
+/// One comparison.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ConfigCondition {
+    /// Name in the source.
     column: String,
+    /// `=`, `!=`, `<`, `>`, `<=` or `>=`.
     operator: String,
+    /// A text, a number, true or false; null with `=` and `!=`.
     #[serde(default)]
     value: Value,
 }

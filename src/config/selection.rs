@@ -204,6 +204,14 @@ fn choose_one(stream: &Stream, metadata: &StreamMetadata, place: &str, at: usize
         Ok(property.unwrap_or_default())
     });
     let flatten = flatten.doing(|| format!("{place}.flatten"))?;
+    if let Some(open) =
+        flatten.iter().find(|flatten| flatten.keys.is_none() && unselected.iter().any(|column| column.source == flatten.source))
+    {
+        let message =
+            format!("{}: \"*\" takes the keys that are there when the run begins, and the column itself is not selected", open.source);
+        return Err(Error::config(message).hint("select the column as well, so that a key that comes later is not lost, or name the keys"))
+            .doing(|| format!("{place}.flatten"));
+    }
     let (filter, note) = Filter::parse(metadata, known).doing(|| place)?;
     let (destination_database, destination_table) = naming::destination(stream, fallback);
     naming::check_segment("destination database", &destination_database).doing(|| format!("streams[{at}]"))?;

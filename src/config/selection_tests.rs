@@ -75,6 +75,12 @@ fn faults_name_their_place() {
         ),
         (with(also("selected_columns", json!({"columns": ["id", "id"]}))), "columns[1]: column \"id\" is listed twice"),
         (with(also("selected_columns", json!({"columns": ["_op_type"]}))), "no column of stream public.orders is chosen"),
+        (
+            with(
+                json!({"stream_name": "orders", "use_source_column_names": true, "flatten": {"note": "*"}, "selected_columns": {"columns": ["id"]}}),
+            ),
+            "selected_streams.public[0].flatten: note: \"*\" takes the keys",
+        ),
         (with(also("chunk_column", json!("key"))), "selected_streams.public[0].chunk_column: unknown column \"key\""),
         (with(also("filter", json!("nope = 1"))), "selected_streams.public[0]: the filter names the unknown column \"nope\""),
         (with(also("column_types", json!({"nope": "string"}))), "selected_streams.public[0].column_types.nope: unknown column \"nope\""),

@@ -53,6 +53,7 @@ pub struct StreamMetadata {
     pub filter: String,
     /// Structured filter: `{"logical_operator": "and", "conditions": [{"column": "id", "operator": ">", "value": 7}]}`, one condition or two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<super::filter::FilterConfig>")]
     pub filter_config: Option<Value>,
     /// Chosen columns; absent means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,8 +210,9 @@ pub struct DefaultStreamProperties {
 /// Columns by name, in the table's order.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TypeSchema {
-    /// Column name → [`Property`]; a JSON object that keeps its order.
+    /// Columns by name, in their order.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Property>")]
     pub properties: Map<String, Value>,
 }
 

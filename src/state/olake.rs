@@ -157,6 +157,8 @@ mod tests {
         assert_eq!(progress("STREAM", &none, &entry(tuples.clone())).expect("valid"), whole(std::slice::from_ref(&left)));
         assert_eq!(progress("STREAM", &none, &json!({"at": "2024"})).expect("valid"), None, "chunks were never made");
         assert_eq!(progress("STREAM", &none, &json!({"chunks": []})).expect("valid"), None, "another cursor");
+        let elsewhere = json!({"streams": [{"stream": "t", "namespace": "other", "state": {"at": "2024", "chunks": []}}]});
+        assert_eq!(Progress::of(&serde_json::from_value(elsewhere).expect("a state"), "s", "t", &["at"]).expect("valid"), None);
         let global = json!({"state": {}, "streams": ["s.t"]});
         assert_eq!(progress("GLOBAL", &global, &entry(none.clone())).expect("valid"), whole(&[]));
         assert_eq!(progress("GLOBAL", &global, &entry(tuples)).expect("valid"), whole(&[]));

@@ -123,16 +123,16 @@ fn consistent(cursor: &Cursor, field: &CursorField, info: &TableInfo) -> Result<
     if cursor.values.len() != field.columns.len() {
         return damaged(format!("found {} values for the cursor_field {:?}", cursor.values.len(), field.text));
     }
-    // Of a heap that was rewritten the column may have another type by now, and the value another form.
-    let same_heaps = info.leaves.iter().all(|leaf| cursor.heaps.get(&leaf.oid) == Some(&leaf.filenode));
-    let value = cursor.values.first().and_then(Option::as_deref);
-    let shown = field.columns.first().and_then(|column| olake_value(value, info, &column.name));
-    match (&cursor.shown, shown) {
-        (Some(shown), Some(expected)) if same_heaps && *shown != expected => {
-            damaged(format!("values says {expected} and shown says {shown}: one of them was changed by something else"))
+    // The column may have had another type when the value was shown.
+    let shown_as = |value: &str, ty: &&str| olake_value(value, ty);
+    for (value, shown) in cursor.values.iter().zip([&cursor.shown, &cursor.shown_second]) {
+        if let (Some(value), Some(shown)) = (value, shown)
+            && !SHOWN_AS.iter().any(|ty| shown_as(value, ty) == *shown)
+        {
+            return damaged(format!("values says {value} and shown says {shown}: one of them was changed by something else"));
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// The destination must hold what the state says was written last.
@@ -245,7 +245,8 @@ async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported
     let row = client.query_typed_one(&field.greatest(&whole.source(), plan.filter.as_deref(), last), &[]).await.map_err(explain)?;
     let values = (0..field.columns.len()).map(|at| row.get::<_, Option<String>>(at).or_else(|| last?.values.get(at)?.clone()));
     let values: Vec<Option<String>> = values.collect();
-    let shown = |at: usize| olake_value(values.get(at)?.as_deref(), info, &field.columns.get(at)?.name);
+    let type_of = |name: &str| info.columns.iter().find(|found| found.name == name).map_or("", |found| found.ty.name.as_str());
+    let shown = |at: usize| Some(olake_value(values.get(at)?.as_deref()?, type_of(&field.columns.get(at)?.name)));
     let (first, second) = (shown(0), shown(1));
 
     let mut seen = Vec::new();
@@ -280,20 +281,21 @@ async fn next(plan: &StreamPlan, field: &CursorField, info: &TableInfo, exported
     })
 }
 
-/// A cursor value as OLake writes it: times in UTC with nine digits, numbers as JSON numbers where these are exact, else text.
-fn olake_value(value: Option<&str>, info: &TableInfo, column: &str) -> Option<Value> {
+/// Types whose values OLake shows each in a way of its own; the last stands for all others.
+const SHOWN_AS: [&str; 5] = ["timestamp", "timestamptz", "date", "int8", "text"];
+
+/// A cursor value of a type as OLake writes it: times in UTC with nine digits, numbers as JSON numbers where these are exact, else text.
+fn olake_value(text: &str, ty: &str) -> Value {
     const FORMAT: &str = "%Y-%m-%d %H:%M:%S%.f";
-    let text = value?;
-    let ty = info.columns.iter().find(|found| found.name == column).map_or("", |found| found.ty.name.as_str());
     let nanoseconds = |time: NaiveDateTime| time.and_utc().to_rfc3339_opts(SecondsFormat::Nanos, true);
     let time = match ty {
         "timestamp" => NaiveDateTime::parse_from_str(text, FORMAT).ok().map(nanoseconds),
         "timestamptz" => DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").ok().map(|time| nanoseconds(time.naive_utc())),
         "date" => NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(nanoseconds),
-        "int2" | "int4" | "int8" => return text.parse::<i64>().ok().map(Value::from),
+        "int2" | "int4" | "int8" => return text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
         _ => None,
     };
-    Some(Value::from(time.unwrap_or_else(|| text.to_owned())))
+    Value::from(time.unwrap_or_else(|| text.to_owned()))
 }
 
 /// Whether no transaction of this database that could still write was open when the snapshot was taken.
@@ -327,11 +329,11 @@ pub async fn is_quiet(options: &ConnectOptions, exported: &Exported) -> Result<b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::source::NullCursor;
     use serde_json::json;
 
     #[test]
     fn values_in_olakes_form() {
-        let info = |ty: &str| TableInfo::of_columns(&[("c", ty)]);
         for (ty, text, expected) in [
             ("int8", "9007199254740993", json!(9_007_199_254_740_993_i64)),
             ("timestamptz", "2024-01-01 12:00:00.123456+00", json!("2024-01-01T12:00:00.123456000Z")),
@@ -342,8 +344,30 @@ mod tests {
             ("numeric", "12345678901234567890.5", json!("12345678901234567890.5")),
             ("text", "é", json!("é")),
         ] {
-            assert_eq!(olake_value(Some(text), &info(ty), "c"), Some(expected), "{ty} {text}");
+            assert_eq!(olake_value(text, ty), expected, "{ty} {text}");
         }
-        assert_eq!(olake_value(None, &info("int8"), "c"), None);
+    }
+
+    #[test]
+    fn a_cursor_whose_parts_disagree_is_refused() {
+        let info = TableInfo::of_columns(&[("at", "timestamptz"), ("id", "int8")]);
+        let field = CursorField::resolve("at:id", &info, NullCursor::NewRows, 0).expect("a cursor");
+        let cursor = |values: &[&str], shown: Value, second: Value| {
+            let cursor = json!({"field": "at:id", "values": values, "shown": shown, "shown_second": second, "load": "l",
+                "read_at": {"system": "", "timeline": 0, "database": 0, "xmin": 0, "xmax": 0, "lsn": "", "durable": false}});
+            consistent(&serde_json::from_value(cursor).expect("a cursor"), &field, &info)
+        };
+        let at = "2024-01-01 12:00:00.5+00";
+        let shown = || json!("2024-01-01T12:00:00.500000000Z");
+        cursor(&[at, "7"], shown(), json!(7)).expect("they agree");
+        cursor(&["2024-01-01 12:00:00.5", "7"], shown(), json!("7")).expect("as the columns were before their types changed");
+        for (values, shown, second) in [
+            (&[at, "7"][..], json!("2025-01-01T12:00:00.500000000Z"), json!(7)),
+            (&[at, "8"], shown(), json!(7)),
+            (&[at], shown(), json!(7)),
+        ] {
+            let error = cursor(values, shown, second).expect_err("they do not");
+            assert!(error.to_string().starts_with("lakeward.cursors.public.t: ") && error.advice().is_some(), "{error}");
+        }
     }
 }

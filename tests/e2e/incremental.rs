@@ -387,6 +387,19 @@ fn a_cursor_that_cannot_be_one_is_refused() {
     }
 }
 
+/// The values of one cursor say nothing about another: the table is read again, and nothing is there twice.
+#[test]
+fn another_cursor_begins_anew() {
+    let database = Server::shared().database("othercursor");
+    database.sql("CREATE TABLE t (a int, b int); INSERT INTO t SELECT i, i * 10 FROM generate_series(1, 5) i");
+    let job = job(&database, &[("public.t", "a")]);
+    job.sync().succeeded();
+    job.edit("streams.json", |file| file["streams"][0]["stream"]["cursor_field"] = json!("b"));
+    job.resume().succeeded();
+    assert_eq!(count(&job.files("public.t")), 5);
+    assert_eq!(job.read("state.json")["lakeward"]["cursors"]["public.t"]["values"], json!(["50"]));
+}
+
 /// OLake's columns tell rows of the first run from those that came later.
 #[test]
 fn olakes_columns_say_how_a_row_came() {
