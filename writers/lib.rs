@@ -15,9 +15,11 @@
 //! implementation and the test double), then add one line to the list in `conformance`: every
 //! promise written on a method below is a function there.
 
+mod any;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+pub mod iceberg;
 pub mod memory;
 mod naming;
 pub mod parquet;
@@ -27,10 +29,11 @@ mod storage;
 mod table;
 mod transform;
 
+pub use any::{AnyDestination, AnyPart, AnyTable};
 pub use error::{Error, Kind, Result, Retry};
 pub use partition::partition_columns;
 pub use secret::Secret;
-pub use table::{Commit, Part, PartName, Stats, TableSpec, Token};
+pub use table::{ColumnNote, Commit, Part, PartName, Stats, TableSpec, Token};
 
 use arrow::array::RecordBatch;
 use futures::Stream;

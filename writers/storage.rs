@@ -7,10 +7,12 @@
 
 mod credentials;
 mod disk;
+mod options;
 mod s3;
 mod trouble;
 mod upload;
 
+pub(crate) use options::StoreOptions;
 pub use s3::{S3Credentials, S3Options};
 pub use upload::Upload;
 
@@ -21,8 +23,10 @@ use crate::{Error, Kind, Result};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -89,6 +93,18 @@ impl Storage {
         Ok(Self { place: Place::Bucket(s3::connect(options)?), root, endpoint, conditional: Arc::default(), fuse: Fuse::default() })
     }
 
+    /// A folder or prefix of this place, as a place of its own.
+    pub(crate) fn below(&self, folder: &Path) -> Self {
+        if folder.is_root() {
+            return self.clone();
+        }
+        let place = match &self.place {
+            Place::Disk(root) => Place::Disk(Arc::new(disk::below(root, folder))),
+            Place::Bucket(store) => Place::Bucket(Arc::new(PrefixStore::new(store.clone(), folder.clone()))),
+        };
+        Self { place, root: self.show(folder.as_ref()).into(), conditional: Arc::default(), ..self.clone() }
+    }
+
     /// Any other object store, for tests that make one misbehave.
     #[cfg(test)]
     pub(crate) fn of(store: Arc<dyn ObjectStore>) -> Self {
@@ -123,7 +139,7 @@ impl Storage {
 
     /// How a path is shown to people.
     pub fn show(&self, path: &str) -> String {
-        if path.is_empty() { self.root.to_string() } else { format!("{}/{path}", self.root) }
+        if path.is_empty() { self.root.to_string() } else { format!("{}/{path}", self.root.trim_end_matches('/')) }
     }
 
     /// Starts writing a file. It appears when [`Upload::finish`] returns, in place of an older one.
@@ -158,6 +174,32 @@ impl Storage {
                     Err(error) => Err(self.trouble(error, "read", path)),
                 }
             }
+        }
+    }
+
+    /// A range of a file's bytes, which must lie within it.
+    pub(crate) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
+        match &self.place {
+            Place::Disk(root) => {
+                let file = disk::below(root, path);
+                disk::blocking(move || disk::read_range(&file, range)).await
+            }
+            Place::Bucket(store) => store.get_range(path, range).await.map_err(|e| self.trouble(e, "read", path)),
+        }
+    }
+
+    /// The size of a file; `None` when there is none.
+    pub(crate) async fn size(&self, path: &Path) -> Result<Option<u64>> {
+        match &self.place {
+            Place::Disk(root) => {
+                let file = disk::below(root, path);
+                disk::blocking(move || disk::size(&file)).await
+            }
+            Place::Bucket(store) => match store.head(path).await {
+                Ok(found) => Ok(Some(found.size)),
+                Err(error) if trouble::absent(&error) => Ok(None),
+                Err(error) => Err(self.trouble(error, "look at", path)),
+            },
         }
     }
 

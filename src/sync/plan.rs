@@ -7,7 +7,7 @@ use super::{flatten, row_json};
 use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
 use crate::config::naming;
-use crate::config::selection::{self, Chosen, ChosenColumn, OLAKE_COLUMNS};
+use crate::config::selection::{self, Chosen, ChosenColumn, OLAKE_COLUMNS, OLAKE_ID};
 use crate::config::source::Incremental;
 use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use writers::{Commit, TableSpec};
+use writers::{ColumnNote, Commit, TableSpec};
 
 /// One stream of a run, ready to be read and written.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ pub struct Terms {
 
 /// Plans a stream. `now` is the time of ingestion, one for the whole run.
 pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
-    let id = format!("{}.{}", table.namespace, table.name);
+    let id = id_of(table);
     plan_stream(chosen, table, now, terms).map_err(|e| e.doing(format!("plan {id}")))
 }
 
@@ -138,6 +138,10 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         partition_regex: chosen.metadata.partition_regex.clone(),
         partition_only: query.schema().fields().iter().skip(schema.fields().len()).cloned().collect(),
         partition_names,
+        key: destination_key(table, normalised, &sources, &olake_columns),
+        notes: notes_of(normalised, &sources, &query.columns),
+        source: table.oid.to_string(),
+        writer: id_of(table),
         schema,
     };
     // The time of ingestion is another one in every run, and may be.
@@ -145,7 +149,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
     let expressions: Vec<_> = query.select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
     let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
     Ok(StreamPlan {
-        id: format!("{}.{}", table.namespace, table.name),
+        id: id_of(table),
         key: key(&chosen, table)?,
         cursor,
         chosen,
@@ -158,6 +162,39 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         fingerprint,
         notes,
     })
+}
+
+fn id_of(table: &TableInfo) -> String {
+    format!("{}.{}", table.namespace, table.name)
+}
+
+/// The columns of the destination that identify a row: those of the primary key where all of them are written, else OLake's id.
+fn destination_key(table: &TableInfo, normalised: bool, sources: &[Planned<'_>], olake_columns: &[String]) -> Vec<String> {
+    let written =
+        |key: &String| sources.iter().find(|planned| normalised && planned.column.name == *key).map(|planned| planned.name.clone());
+    let key: Option<Vec<String>> = table.primary_key.iter().map(written).collect();
+    match key {
+        Some(key) if !key.is_empty() => key,
+        _ if olake_columns.iter().any(|name| name == OLAKE_ID) => vec![OLAKE_ID.to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// What the database says of the columns that are written.
+fn notes_of(normalised: bool, sources: &[Planned<'_>], written: &[ColumnPlan]) -> BTreeMap<String, ColumnNote> {
+    let note = |plan: &ColumnPlan| {
+        let note = match sources.iter().find(|planned| normalised && planned.name == plan.name) {
+            Some(Planned { column, special, .. }) => ColumnNote {
+                doc: column.comment.clone(),
+                number: u32::try_from(column.attnum).ok(),
+                // A value that the destination's type does not have can become NULL.
+                required: column.not_null && *special != SpecialValues::Null,
+            },
+            None => ColumnNote { required: plan.name == OLAKE_ID, ..ColumnNote::default() },
+        };
+        (plan.name.clone(), note)
+    };
+    written.iter().map(note).collect()
 }
 
 /// What is selected, and how it is decoded, under construction.

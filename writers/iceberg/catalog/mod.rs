@@ -1,0 +1,123 @@
+//! Catalogs: who knows which metadata file of a table is the current one.
+//!
+//! Each kind of catalog is a file here. Those that only keep a pointer to a metadata file (all but REST) share [`pointer`]: it writes the
+//! file, the catalog swaps the pointer. Promises: a commit happens as a whole or not at all; who lost a race is told
+//! ([`CommitError::Conflict`]), and so is who cannot know ([`CommitError::Unknown`]). Does not know what a commit contains.
+
+pub(crate) mod filesystem;
+pub(crate) mod pointer;
+
+use super::io::Files;
+use crate::{Error, Result};
+use filesystem::Filesystem;
+use iceberg::spec::{FormatVersion, Schema, TableMetadata};
+use iceberg::{TableRequirement, TableUpdate};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Which table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TableName {
+    /// Its namespace, of one level.
+    pub(crate) namespace: String,
+    /// Its name there.
+    pub(crate) name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.namespace, self.name)
+    }
+}
+
+/// A table as the catalog has it now.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// Its metadata.
+    pub(crate) metadata: Arc<TableMetadata>,
+    /// Where that metadata is stored.
+    pub(crate) metadata_location: String,
+    /// The catalog's own mark of this version, where it has one beside the location.
+    pub(crate) version: Option<String>,
+    /// Stores that the table's files can be reached on, with the credentials that the catalog gave for it, if it did.
+    pub(crate) files: Files,
+}
+
+/// A table to be created: unpartitioned and unsorted; what else it is to be comes with its first commit.
+#[derive(Clone, Debug)]
+pub(crate) struct Creation {
+    /// Its columns; the catalog gives them ids of its own.
+    pub(crate) schema: Schema,
+    /// Table properties.
+    pub(crate) properties: HashMap<String, String>,
+    /// Format version, 2 or 3.
+    pub(crate) format_version: FormatVersion,
+}
+
+/// Why a commit did not happen, or may not have.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// The table has moved on since it was loaded. Load it and try again.
+    Conflict(Error),
+    /// The catalog did not say (timeout, connection lost, 5xx). Load the table and look.
+    Unknown(Error),
+    /// It did not happen, and trying again gives the same answer.
+    Failed(Error),
+}
+
+impl From<Error> for CommitError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A catalog of any kind.
+#[derive(Clone, Debug)]
+pub(crate) enum Catalog {
+    /// Folders, as Hadoop's catalog lays them out.
+    Filesystem(Arc<Filesystem>),
+}
+
+impl Catalog {
+    /// Finds out now what would otherwise fail after an hour. Leaves nothing behind.
+    pub(crate) async fn check(&self) -> Result<()> {
+        match self {
+            Self::Filesystem(catalog) => catalog.check().await,
+        }
+    }
+
+    /// The table as it is now; `None` when there is none.
+    pub(crate) async fn load(&self, table: &TableName) -> Result<Option<Loaded>> {
+        match self {
+            Self::Filesystem(catalog) => catalog.load(table).await,
+        }
+    }
+
+    /// Creates a table, and its namespace where that is missing. A table that somebody else has created meanwhile is given instead.
+    pub(crate) async fn create(&self, table: &TableName, creation: Creation) -> Result<Loaded> {
+        match self {
+            Self::Filesystem(catalog) => catalog.create(table, creation).await,
+        }
+    }
+
+    /// Changes the table if it is still `base` and meets the requirements; gives what it is then.
+    pub(crate) async fn commit(
+        &self,
+        table: &TableName,
+        base: &Loaded,
+        requirements: Vec<TableRequirement>,
+        updates: Vec<TableUpdate>,
+    ) -> Result<Loaded, CommitError> {
+        match self {
+            Self::Filesystem(catalog) => catalog.commit(table, base, requirements, updates).await,
+        }
+    }
+
+    /// Forgets a table and removes its files; one that is not there is fine.
+    pub(crate) async fn drop_table(&self, table: &TableName) -> Result<()> {
+        match self {
+            Self::Filesystem(catalog) => catalog.drop_table(table).await,
+        }
+    }
+}
