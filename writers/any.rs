@@ -120,6 +120,30 @@ impl Table for AnyTable {
         }
     }
 
+    fn check_changes(&self) -> Result<()> {
+        match self {
+            Self::Parquet(table) => table.check_changes(),
+            Self::Iceberg(table) => table.check_changes(),
+        }
+    }
+
+    fn stage_changes<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<AnyPart, E>> + Send + 'static + use<S, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let staging = match self {
+            Self::Parquet(table) => Either::Left(table.stage_changes(name, batches)),
+            Self::Iceberg(table) => Either::Right(table.stage_changes(name, batches)),
+        };
+        async move {
+            Ok(match staging {
+                Either::Left(parquet) => AnyPart::Parquet(parquet.await?),
+                Either::Right(iceberg) => AnyPart::Iceberg(iceberg.await?),
+            })
+        }
+    }
+
     async fn adopt(&mut self, remembered: Vec<AnyPart>) -> Result<Vec<Option<AnyPart>>> {
         // What another kind of destination has staged is not here; the order is kept.
         match self {

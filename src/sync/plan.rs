@@ -44,6 +44,8 @@ pub struct StreamPlan {
     pub key: Option<Key>,
     /// What tells new rows from old ones, if the stream is incremental.
     pub cursor: Option<CursorField>,
+    /// Whether rows that an incremental run adds take the place of those with the same key.
+    pub upserts: bool,
     /// The table in the destination.
     pub spec: TableSpec,
     /// Changes when staged chunks of another plan are of no use for this one.
@@ -86,6 +88,8 @@ pub struct Terms {
     pub wire: Wire,
     /// How incremental streams are read.
     pub incremental: Incremental,
+    /// Whether the destination can replace single rows.
+    pub replaces_rows: bool,
 }
 
 /// Plans a stream. `now` is the time of ingestion, one for the whole run.
@@ -95,7 +99,7 @@ pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms
 }
 
 fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
-    let Terms { wire, incremental } = *terms;
+    let Terms { wire, incremental, replaces_rows } = *terms;
     refuse_what_is_not_built(&chosen)?;
     let mut notes = chosen.notes.clone();
     let mut query = Query { wire, ..Query::default() };
@@ -144,6 +148,11 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         writer: id_of(table),
         schema,
     };
+    let wants_upserts = cursor.is_some() && replaces_rows && !chosen.metadata.append_mode;
+    let upserts = wants_upserts && !spec.key.is_empty();
+    if wants_upserts && !upserts {
+        notes.push("it has no key among its columns, so changed rows are added beside their older versions".to_owned());
+    }
     // The time of ingestion is another one in every run, and may be.
     let instant = instant(now);
     let expressions: Vec<_> = query.select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
@@ -152,6 +161,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         id: id_of(table),
         key: key(&chosen, table)?,
         cursor,
+        upserts,
         chosen,
         wire,
         columns: query.columns,
@@ -175,7 +185,8 @@ fn destination_key(table: &TableInfo, normalised: bool, sources: &[Planned<'_>],
     let key: Option<Vec<String>> = table.primary_key.iter().map(written).collect();
     match key {
         Some(key) if !key.is_empty() => key,
-        _ if olake_columns.iter().any(|name| name == OLAKE_ID) => vec![OLAKE_ID.to_owned()],
+        // Without a key of its own, equal rows of a table have equal ids.
+        Some(_) | None if !table.primary_key.is_empty() && olake_columns.iter().any(|name| name == OLAKE_ID) => vec![OLAKE_ID.to_owned()],
         _ => Vec::new(),
     }
 }

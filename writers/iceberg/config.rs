@@ -118,8 +118,24 @@ pub struct IcebergConfig {
     pub sink_rpc_server_port: Option<Value>,
     /// Format version of new tables, 2 (the default) or 3.
     pub format_version: Option<u8>,
+    /// What takes rows away: `equality` (the default: by key, cheap to write), `position` (cheap to read, format version 2) or
+    /// `deletion_vector` (cheap to read, format version 3).
+    pub delete_files: DeleteFiles,
     /// Properties of new tables, as Iceberg names them (`write.target-file-size-bytes`, …).
     pub table_properties: BTreeMap<String, String>,
+}
+
+/// What takes rows away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeleteFiles {
+    /// Equality delete files: keys. Nothing has to be looked up; readers pay.
+    #[default]
+    Equality,
+    /// Position delete files.
+    Position,
+    /// Deletion vectors.
+    DeletionVector,
 }
 
 /// What is configured beside the catalog.
@@ -133,6 +149,8 @@ pub(crate) struct Settings {
     pub(crate) properties: HashMap<String, String>,
     /// Format version of new tables.
     pub(crate) format_version: FormatVersion,
+    /// What takes rows away.
+    pub(crate) delete_files: DeleteFiles,
 }
 
 /// How often a request that failed for a passing reason is sent again: about a minute's worth.
@@ -153,10 +171,18 @@ impl IcebergConfig {
 
     /// What does not concern the catalog.
     pub(crate) fn settings(&self) -> Result<Settings> {
-        let format_version = match self.format_version {
-            None | Some(2) => FormatVersion::V2,
-            Some(3) => FormatVersion::V3,
-            Some(other) => return Err(wrong(format!("`format_version` is {other}, accepted: 2, 3"))),
+        let format_version = match (self.format_version, self.delete_files) {
+            (None | Some(3), DeleteFiles::DeletionVector) => FormatVersion::V3,
+            (Some(2), DeleteFiles::DeletionVector) => {
+                return Err(wrong("`delete_files` is deletion_vector, and format version 2 has none").hint("set `format_version` to 3, or leave it out"));
+            }
+            (Some(3), DeleteFiles::Position) => {
+                return Err(wrong("`delete_files` is position, and format version 3 allows no new position delete files")
+                    .hint("set `delete_files` to deletion_vector"));
+            }
+            (None | Some(2), _) => FormatVersion::V2,
+            (Some(3), _) => FormatVersion::V3,
+            (Some(other), _) => return Err(wrong(format!("`format_version` is {other}, accepted: 2, 3"))),
         };
         // Without these, every commit would leave a metadata file for ever.
         let usual = [
@@ -171,12 +197,13 @@ impl IcebergConfig {
             identifiers: !self.no_identifier_fields.unwrap_or(false),
             properties,
             format_version,
+            delete_files: self.delete_files,
         })
     }
 
     /// The catalog. AWS is asked for the region at most.
     pub(crate) async fn catalog(&self) -> Result<Catalog> {
-        let files = Files::new(self.stores().await);
+        let files = Files::new(self.stores(&self.warehouse()?).await);
         match self.kind() {
             "filesystem" => Ok(Catalog::Filesystem(Arc::new(Filesystem::new(&self.warehouse()?, files)))),
             other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem"))),
@@ -201,7 +228,7 @@ impl IcebergConfig {
     }
 
     /// How stores are reached.
-    async fn stores(&self) -> StoreOptions {
+    async fn stores(&self, warehouse: &str) -> StoreOptions {
         let endpoint = self
             .s3_endpoint
             .as_deref()
@@ -219,7 +246,9 @@ impl IcebergConfig {
         };
         let region = match first(&[&self.aws_region]) {
             Some(region) => Some(region.to_owned()),
-            None => default_region(profile.as_deref()).await.or(endpoint.is_some().then(|| "us-east-1".to_owned())),
+            None if warehouse.starts_with("file:") => None,
+            None if endpoint.is_some() => Some("us-east-1".to_owned()),
+            None => default_region(profile.as_deref()).await,
         };
         let s3 = region.map(|region| S3Options {
             bucket: String::new(),

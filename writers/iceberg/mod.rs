@@ -2,6 +2,7 @@
 #![doc = include_str!("docs.md")]
 
 pub(crate) mod catalog;
+mod changes;
 mod config;
 mod datafile;
 mod evolve;
@@ -19,7 +20,7 @@ mod table;
 mod target;
 mod token;
 
-pub use config::IcebergConfig;
+pub use config::{DeleteFiles, IcebergConfig};
 pub use stage::IcebergPart;
 pub use table::IcebergTable;
 
@@ -72,7 +73,7 @@ impl Iceberg {
                 self.catalog.create(&name, creation).await?
             }
         };
-        IcebergTable::new(self.catalog.clone(), name, spec.clone(), loaded, self.settings.identifiers, &self.options, &self.resources)
+        IcebergTable::new(self.catalog.clone(), name, spec.clone(), loaded, &self.settings, &self.options, &self.resources)
     }
 }
 

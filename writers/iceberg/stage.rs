@@ -2,19 +2,26 @@
 //!
 //! A part remembers what the commit needs of its files, so that it goes on from the state file alone. Does not know commits.
 
+use super::catalog::Loaded;
+use super::changes::ChangeStager;
 use super::io::Files;
 use super::metrics::{Metrics, Modes};
 use super::partition::{Partition, Partitioner, Tuple};
-use super::schema::convert;
+use super::properties::Properties;
+use super::schema::{convert, file_field};
+use super::session::Session;
+use super::target::Target;
+use crate::TableSpec;
 use crate::error::{Error, Kind, Result};
+use crate::parquet::encode::EncodeOptions;
 use crate::parquet::labels::Rows;
 use crate::parquet::roll::{self, Rolled, Roller, Sorter};
 use crate::storage::Storage;
 use crate::table::{Part, PartName, Stats};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use futures::Stream;
-use iceberg::spec::{Literal, StructType};
+use iceberg::spec::{Literal, NestedFieldRef, PartitionSpec, StructType};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -70,7 +77,7 @@ impl StagedFile {
         if self.partition.len() != types.fields().len() {
             return Err(broken(format!("{} values", self.partition.len())));
         }
-        let read = |(value, field): (&Option<serde_json::Value>, &iceberg::spec::NestedFieldRef)| match value {
+        let read = |(value, field): (&Option<serde_json::Value>, &NestedFieldRef)| match value {
             None => Ok(None),
             Some(value) => Literal::try_from_json(value.clone(), &field.field_type).map_err(|e| broken(e.message().to_owned())),
         };
@@ -89,11 +96,22 @@ pub(crate) struct ByPartition {
     pub(crate) partitioned: bool,
     /// What distinguishes the files of this run from those of another that staged the same part.
     pub(crate) session: String,
+    /// What the files hold.
+    pub(crate) content: Content,
     pub(crate) partitioner: Partitioner,
     /// Schema of the files; the columns of a batch, in order, converted.
     pub(crate) schema: SchemaRef,
     /// What the manifest will say of columns.
     pub(crate) modes: Modes,
+}
+
+/// What staged files hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Rows.
+    Rows,
+    /// Keys of rows that are to go.
+    Keys,
 }
 
 /// What staging into one table needs.
@@ -127,7 +145,11 @@ impl Sorter for ByPartition {
 
 impl ByPartition {
     fn location(&self, group: &Partition, part: &PartName, number: u32) -> String {
-        let name = format!("{part}-{number:03}-{}.parquet", self.session);
+        let kind = match self.content {
+            Content::Rows => "",
+            Content::Keys => "keys-",
+        };
+        let name = format!("{part}-{kind}{number:03}-{}.parquet", self.session);
         let mut location = self.data.clone();
         if self.hashed {
             // Object stores divide their work by prefixes.
@@ -168,4 +190,54 @@ where
 {
     let files = roll::roll(stager.clone(), name.clone(), batches).await?;
     Ok(files.iter().map(|file| stager.sorter.staged(&name, file)).collect::<Result<Vec<_>>>()?)
+}
+
+/// Makes the stagers of one open table.
+pub(crate) struct Workshop<'t> {
+    pub(crate) loaded: &'t Loaded,
+    pub(crate) target: &'t Target,
+    pub(crate) properties: &'t Properties,
+    pub(crate) session: &'t Session,
+    pub(crate) pool: &'t Arc<rayon::ThreadPool>,
+    pub(crate) label: &'t str,
+}
+
+impl Workshop<'_> {
+    /// A stager of batches whose columns go to `fields`.
+    pub(crate) fn stager(&self, content: Content, fields: &[NestedFieldRef], batches: SchemaRef, options: EncodeOptions) -> Result<Arc<Stager>> {
+        let future = &self.target.future;
+        let written: Vec<i32> = fields.iter().map(|field| field.id).collect();
+        let unpartitioned = PartitionSpec::unpartition_spec();
+        let spec = match content {
+            Content::Rows => future.default_partition_spec().as_ref(),
+            Content::Keys => &unpartitioned,
+        };
+        let schema = Arc::new(Schema::new(fields.iter().map(|field| file_field(field)).collect::<Result<Vec<_>>>()?));
+        let location = self.loaded.metadata.location().trim_end_matches('/');
+        let sorter = ByPartition {
+            files: self.loaded.files.clone(),
+            data: self.properties.data_path.clone().unwrap_or_else(|| format!("{location}/data")),
+            hashed: self.properties.hashed_paths,
+            partitioned: self.properties.partitioned_paths,
+            session: self.session.id.clone(),
+            content,
+            partitioner: Partitioner::new(spec, future.current_schema(), &written)?,
+            schema: schema.clone(),
+            modes: Modes::of(future.current_schema(), future.properties())?,
+        };
+        Ok(Arc::new(Stager { sorter, schema, batches, options, pool: self.pool.clone(), label: self.label.to_owned() }))
+    }
+
+    /// What stages changes, if the table has a key.
+    pub(crate) fn changes(&self, spec: &TableSpec, rows: &Arc<Stager>, options: EncodeOptions) -> Result<Option<ChangeStager>> {
+        let batches = spec.batches();
+        let find = |name: &String| self.target.fields.iter().position(|field| field.name == *name);
+        let key: Option<Vec<usize>> = spec.key.iter().map(find).collect();
+        let Some(key) = key.filter(|key| !key.is_empty()) else { return Ok(None) };
+        let fields: Vec<NestedFieldRef> = key.iter().map(|index| self.target.fields[*index].clone()).collect();
+        let columns = batches.project(&key).map_err(|e| Error::new(Kind::Bug, "the key is not among the columns").because(e))?;
+        let bound = options.row_group_bytes;
+        let keys = self.stager(Content::Keys, &fields, Arc::new(columns), options)?;
+        Ok(Some(ChangeStager { rows: rows.clone(), keys, key, bound }))
+    }
 }

@@ -5,21 +5,25 @@ use super::manifest::{alive, current};
 use super::properties::Properties;
 use super::session::Session;
 use super::snapshot::{BySpec, Change, Gone, Producer};
-use super::stage::{self, ByPartition, IcebergPart, StagedFile, Stager};
+use super::changes::{self, ChangeStager};
+use super::config::{DeleteFiles, Settings};
+use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
 use super::target::{Target, token_update};
-use super::{datafile, metrics, partition, schema, token};
+use super::{datafile, token};
 use crate::parquet::Resources;
 use crate::parquet::encode::EncodeOptions;
 use crate::storage::parse;
 use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema as ArrowSchema;
 use futures::Stream;
-use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
+use iceberg::spec::{MAIN_BRANCH, NestedFieldRef, PrimitiveType, Type, SnapshotReference, SnapshotRetention};
 use iceberg::{TableRequirement, TableUpdate};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Summary key: the ids of the key's fields, when the snapshot leaves no older row that has one of its keys.
+pub(super) const CHANGES: &str = "lakeward.changes";
 
 /// One table of a catalog.
 pub struct IcebergTable {
@@ -32,6 +36,8 @@ pub struct IcebergTable {
     target: Arc<Target>,
     properties: Properties,
     stager: Arc<Stager>,
+    changes: Option<ChangeStager>,
+    delete_files: DeleteFiles,
     committed: Option<Token>,
     session: Arc<Session>,
 }
@@ -43,51 +49,33 @@ impl IcebergTable {
         name: TableName,
         spec: TableSpec,
         loaded: Loaded,
-        identifiers: bool,
+        settings: &Settings,
         options: &EncodeOptions,
         resources: &Resources,
     ) -> Result<Self> {
         let label = name.to_string();
-        let target = Target::of(&loaded, &spec, identifiers)?;
+        let target = Target::of(&loaded, &spec, settings.identifiers)?;
         for note in &target.notes {
             tracing::warn!("{label}: {note}");
         }
         let properties = Properties::of(loaded.metadata.properties())?;
         let session = Arc::new(Session::new(&loaded.files, loaded.metadata.location(), &spec.writer)?);
-        let (future, written) = (&target.future, target.fields.iter().map(|field| field.id).collect::<Vec<_>>());
-        let partitioner = partition::Partitioner::new(future.default_partition_spec(), future.current_schema(), &written)?;
-        let file_schema =
-            Arc::new(ArrowSchema::new(target.fields.iter().map(|field| schema::file_field(field)).collect::<Result<Vec<_>>>()?));
-        let data = properties.data_path.clone().unwrap_or_else(|| format!("{}/data", loaded.metadata.location().trim_end_matches('/')));
-        let sorter = ByPartition {
-            files: loaded.files.clone(),
-            data,
-            hashed: properties.hashed_paths,
-            partitioned: properties.partitioned_paths,
-            session: session.id.clone(),
-            partitioner,
-            schema: file_schema.clone(),
-            modes: metrics::Modes::of(future.current_schema(), future.properties())?,
-        };
-        let stager = Stager {
-            sorter,
-            schema: file_schema,
-            batches: spec.batches(),
-            options: properties.encoding(options),
-            pool: resources.pool.clone(),
-            label: label.clone(),
-        };
+        let workshop = Workshop { loaded: &loaded, target: &target, properties: &properties, session: &session, pool: &resources.pool, label: &label };
+        let stager = workshop.stager(Content::Rows, &target.fields, spec.batches(), properties.encoding(options))?;
+        let changes = workshop.changes(&spec, &stager, properties.delete_encoding(options))?;
         let committed = token::committed(&loaded.metadata, &spec.writer);
         Ok(Self {
             catalog,
             name,
             label,
             spec,
-            identifiers,
+            identifiers: settings.identifiers,
+            delete_files: settings.delete_files,
             loaded,
             target: Arc::new(target),
             properties,
-            stager: Arc::new(stager),
+            stager,
+            changes,
             committed,
             session,
         })
@@ -105,7 +93,29 @@ impl IcebergTable {
             Commit::Replace => Gone::Everything,
             Commit::Append => Gone::Nothing,
         };
-        Ok(Change { data, gone, summary: token::summary(&self.spec.writer, token), ..Change::default() })
+        let mut summary = token::summary(&self.spec.writer, token);
+        let mut deletes = BySpec::new();
+        let mut keys = parts.iter().flat_map(|part| &part.keys).peekable();
+        if keys.peek().is_some() {
+            let key = self.key()?;
+            summary.insert(CHANGES.to_owned(), key.iter().map(|field| field.id.to_string()).collect::<Vec<_>>().join(","));
+            if self.delete_files == DeleteFiles::Equality {
+                let ids: Vec<i32> = key.iter().map(|field| field.id).collect();
+                let described = keys.map(|file| datafile::equality_deletes(file, future, self.target.unpartitioned, &ids));
+                deletes.insert(self.target.unpartitioned, described.collect::<Result<_>>()?);
+            }
+        }
+        Ok(Change { data, deletes, gone, summary })
+    }
+
+    /// The fields of the key.
+    fn key(&self) -> Result<Vec<NestedFieldRef>> {
+        let find = |name: &String| self.target.fields.iter().find(|field| field.name == *name).cloned();
+        let key: Option<Vec<_>> = self.spec.key.iter().map(find).collect();
+        key.filter(|key| !key.is_empty()).ok_or_else(|| {
+            Error::new(Kind::Config, "the table has no key, so no row can take the place of another")
+                .hint("select the columns of the primary key, or set append_mode for the stream")
+        })
     }
 
     /// Commits a change, on whatever the table has become meanwhile.
@@ -266,6 +276,37 @@ impl Table for IcebergTable {
         self.committed.as_ref()
     }
 
+    fn check_changes(&self) -> Result<()> {
+        let key = self.key()?;
+        if let Some(field) = key.iter().find(|field| !field.field_type.is_primitive()) {
+            return Err(Error::new(Kind::Config, format!("column {:?} of the key has the type {}: rows cannot be found by it", field.name, field.field_type)));
+        }
+        let float = |field: &&NestedFieldRef| matches!(*field.field_type, Type::Primitive(PrimitiveType::Float | PrimitiveType::Double));
+        match key.iter().find(float) {
+            Some(field) if self.delete_files == DeleteFiles::Equality => {
+                Err(Error::new(Kind::Config, format!("column {:?} of the key is a floating-point number, which Iceberg does not delete by", field.name))
+                    .hint("set \"delete_files\": \"position\" (or \"deletion_vector\") in the destination file, or append_mode for the stream"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn stage_changes<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<IcebergPart, E>> + Send + 'static + use<S, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (changes, session, layout, key) = (self.changes.clone(), self.session.clone(), self.target.layout.clone(), self.key());
+        async move {
+            key?;
+            let changes = changes.ok_or_else(|| Error::new(Kind::Bug, "changes of a table without a key"))?;
+            check_name(&name)?;
+            session.begin().await;
+            let (files, keys) = changes::stage(changes, name.clone(), batches).await?;
+            Ok(IcebergPart { name, layout, files, keys })
+        }
+    }
+
     fn stage<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<IcebergPart, E>> + Send + 'static + use<S, E>
     where
         S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
@@ -273,10 +314,7 @@ impl Table for IcebergTable {
     {
         let (stager, session, layout) = (self.stager.clone(), self.session.clone(), self.target.layout.clone());
         async move {
-            // The name becomes that of files: it must not lead anywhere else.
-            if name.generation.is_empty() || !name.generation.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-                return Err(Error::new(Kind::Bug, format!("`{}` cannot be the name of a generation", name.generation)).into());
-            }
+            check_name(&name)?;
             session.begin().await;
             let files = stage::stage(stager, name.clone(), batches).await?;
             Ok(IcebergPart { name, layout, files, keys: Vec::new() })
@@ -322,5 +360,13 @@ impl Table for IcebergTable {
         Box::pin(self.publish(change, Some(&token))).await.map_err(committing)?;
         self.session.end(parts.len()).await;
         Ok(())
+    }
+}
+
+/// The name becomes that of files: it must not lead anywhere else.
+fn check_name(name: &PartName) -> Result<()> {
+    match !name.generation.is_empty() && name.generation.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Bug, format!("`{}` cannot be the name of a generation", name.generation))),
     }
 }
