@@ -4,6 +4,7 @@
 pub(crate) mod catalog;
 mod config;
 mod datafile;
+pub(crate) mod deletes;
 mod evolve;
 pub(crate) mod io;
 mod manifest;
