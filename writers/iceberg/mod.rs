@@ -5,6 +5,7 @@ pub(crate) mod catalog;
 mod changes;
 mod config;
 mod datafile;
+pub(crate) mod deletes;
 mod evolve;
 pub(crate) mod io;
 mod manifest;
