@@ -104,6 +104,18 @@ fn changed_rows_take_the_place_of_older_ones_by_key() {
 }
 
 #[test]
+fn changed_rows_take_the_place_of_older_ones_by_position() {
+    upserts("iceposition", &json!({"delete_files": "position"}));
+}
+
+#[test]
+fn changed_rows_take_the_place_of_older_ones_by_deletion_vector() {
+    let folder = tempfile::tempdir().expect("folder");
+    upserts("icevector", &json!({"delete_files": "deletion_vector", "index_path": folder.path()}));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the indexes").count(), 2, "each table has its index where it was wanted");
+}
+
+#[test]
 fn append_mode_keeps_every_version() {
     let database = Server::shared().database("iceappend");
     database.sql("CREATE TABLE t (id int PRIMARY KEY, updated int); INSERT INTO t SELECT i, i FROM generate_series(1, 100) i");

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Catalog and storage of Apache Iceberg tables.
@@ -121,6 +122,9 @@ pub struct IcebergConfig {
     /// What takes rows away: `equality` (the default: by key, cheap to write), `position` (cheap to read, format version 2) or
     /// `deletion_vector` (cheap to read, format version 3).
     pub delete_files: DeleteFiles,
+    /// Folder for indexes of keys, which `position` and `deletion_vector` need to find rows; they are made again when they are lost.
+    /// Absent: `lakeward/index` in the user's cache folder.
+    pub index_path: Option<String>,
     /// Properties of new tables, as Iceberg names them (`write.target-file-size-bytes`, …).
     pub table_properties: BTreeMap<String, String>,
 }
@@ -151,6 +155,8 @@ pub(crate) struct Settings {
     pub(crate) format_version: FormatVersion,
     /// What takes rows away.
     pub(crate) delete_files: DeleteFiles,
+    /// Folder for indexes of keys.
+    pub(crate) index_path: PathBuf,
 }
 
 /// How often a request that failed for a passing reason is sent again: about a minute's worth.
@@ -198,6 +204,7 @@ impl IcebergConfig {
             properties,
             format_version,
             delete_files: self.delete_files,
+            index_path: first(&[&self.index_path]).map_or_else(cache, PathBuf::from),
         })
     }
 
@@ -261,6 +268,13 @@ impl IcebergConfig {
         });
         StoreOptions { s3 }
     }
+}
+
+/// Where indexes go that have no folder named.
+fn cache() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).unwrap_or_else(std::env::temp_dir);
+    folder.join("lakeward/index")
 }
 
 /// The first that is written and not empty.

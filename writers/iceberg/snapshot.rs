@@ -105,6 +105,15 @@ impl Producer {
         })
     }
 
+    /// Takes rows away by other files than before, because the table has moved on.
+    pub(crate) fn take_away(&mut self, deletes: BySpec, gone: Gone) {
+        // Those of an attempt that failed are removed with its manifests.
+        let before = std::mem::replace(&mut self.change.deletes, deletes);
+        self.manifests.written.extend(before.values().flatten().map(|file| file.file_path().to_owned()));
+        self.change.gone = gone;
+        self.added = None;
+    }
+
     /// After a commit: removes what earlier attempts have written. Failing to is no failure of the commit.
     pub(crate) async fn tidy(&mut self, base: &Loaded) {
         let listed = std::mem::take(&mut self.listed);

@@ -7,6 +7,7 @@ use super::session::Session;
 use super::snapshot::{BySpec, Change, Gone, Producer};
 use super::changes::{self, ChangeStager};
 use super::config::{DeleteFiles, Settings};
+use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
 use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
 use super::target::{Target, token_update};
 use super::{datafile, token};
@@ -16,14 +17,12 @@ use crate::storage::parse;
 use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
 use futures::Stream;
-use iceberg::spec::{MAIN_BRANCH, NestedFieldRef, PrimitiveType, Type, SnapshotReference, SnapshotRetention};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, Type, SnapshotReference, SnapshotRetention};
 use iceberg::{TableRequirement, TableUpdate};
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Summary key: the ids of the key's fields, when the snapshot leaves no older row that has one of its keys.
-pub(super) const CHANGES: &str = "lakeward.changes";
 
 /// One table of a catalog.
 pub struct IcebergTable {
@@ -38,6 +37,9 @@ pub struct IcebergTable {
     stager: Arc<Stager>,
     changes: Option<ChangeStager>,
     delete_files: DeleteFiles,
+    /// Where rows are, by key; opened when it is first needed.
+    index: Option<KeyIndex>,
+    index_root: PathBuf,
     committed: Option<Token>,
     session: Arc<Session>,
 }
@@ -71,6 +73,8 @@ impl IcebergTable {
             spec,
             identifiers: settings.identifiers,
             delete_files: settings.delete_files,
+            index: None,
+            index_root: settings.index_path.clone(),
             loaded,
             target: Arc::new(target),
             properties,
@@ -94,18 +98,18 @@ impl IcebergTable {
             Commit::Append => Gone::Nothing,
         };
         let mut summary = token::summary(&self.spec.writer, token);
-        let mut deletes = BySpec::new();
+        let mut taken = BySpec::new();
         let mut keys = parts.iter().flat_map(|part| &part.keys).peekable();
         if keys.peek().is_some() {
             let key = self.key()?;
-            summary.insert(CHANGES.to_owned(), key.iter().map(|field| field.id.to_string()).collect::<Vec<_>>().join(","));
+            summary.extend([deletes::summary(&key)]);
             if self.delete_files == DeleteFiles::Equality {
                 let ids: Vec<i32> = key.iter().map(|field| field.id).collect();
                 let described = keys.map(|file| datafile::equality_deletes(file, future, self.target.unpartitioned, &ids));
-                deletes.insert(self.target.unpartitioned, described.collect::<Result<_>>()?);
+                taken.insert(self.target.unpartitioned, described.collect::<Result<_>>()?);
             }
         }
-        Ok(Change { data, deletes, gone, summary })
+        Ok(Change { data, deletes: taken, gone, summary })
     }
 
     /// The fields of the key.
@@ -118,13 +122,38 @@ impl IcebergTable {
         })
     }
 
+    /// Delete files for the rows that have one of these keys, wherever they are now.
+    async fn locate(&mut self, keys: &[String], name: &str) -> Result<(BySpec, Gone)> {
+        let mut index = match self.index.take() {
+            Some(index) => index,
+            None => KeyIndex::open(&self.index_root, &self.loaded, &self.key()?).await?,
+        };
+        let places = index.find(&self.loaded, keys).await?;
+        self.index = Some(index);
+        if places.is_empty() {
+            return Ok((BySpec::new(), Gone::Nothing));
+        }
+        tracing::debug!("{}: {} rows in {} files are taken away", self.label, places.rows(), places.files.len());
+        let folder = &self.stager.sorter.data;
+        match self.loaded.metadata.format_version() {
+            FormatVersion::V3 => deletion_vectors(&self.loaded, places, folder, name).await,
+            _ => position_deletes(&self.loaded, &places, folder, name, &self.stager.options).await,
+        }
+    }
+
     /// Commits a change, on whatever the table has become meanwhile.
-    async fn publish(&mut self, change: Change, token: Option<&Token>) -> Result<()> {
+    /// `keys` are files with keys of rows that are to go by their places.
+    async fn publish(&mut self, change: Change, keys: &[String], token: Option<&Token>) -> Result<()> {
         let begun = Instant::now();
         let since = self.loaded.metadata.current_snapshot_id();
         let mut producer = Producer::new(&self.loaded, &self.target.future, change);
-        let mut attempt = 0;
+        let (mut attempt, mut located) = (0, None);
         loop {
+            if !keys.is_empty() && located != Some(self.loaded.metadata.current_snapshot_id()) {
+                let (deletes, gone) = self.locate(keys, &format!("{}-{attempt}", producer.id)).await?;
+                producer.take_away(deletes, gone);
+                located = Some(self.loaded.metadata.current_snapshot_id());
+            }
             let snapshot = producer.snapshot(&self.loaded, &self.target.future, &self.properties).await?;
             let (mut updates, mut requirements) = (self.target.updates.clone(), self.target.requirements.clone());
             requirements.push(TableRequirement::UuidMatch { uuid: self.loaded.metadata.uuid() });
@@ -255,7 +284,7 @@ impl IcebergTable {
     /// Removes what runs have staged that died, after making sure that none of them can still commit it.
     async fn clean_up(&mut self, dead: &[String], kept: &HashSet<String>) -> Result<()> {
         let fence = Change { summary: token::fence(&self.spec.writer, &self.session.id), ..Change::default() };
-        self.publish(fence, None).await?;
+        self.publish(fence, &[], None).await?;
         let data = self.stager.sorter.data.clone();
         let (storage, path) = self.loaded.files.place(&data)?;
         let below = format!("{path}/");
@@ -280,6 +309,10 @@ impl Table for IcebergTable {
         let key = self.key()?;
         if let Some(field) = key.iter().find(|field| !field.field_type.is_primitive()) {
             return Err(Error::new(Kind::Config, format!("column {:?} of the key has the type {}: rows cannot be found by it", field.name, field.field_type)));
+        }
+        if self.delete_files == DeleteFiles::DeletionVector && self.loaded.metadata.format_version() < FormatVersion::V3 {
+            return Err(Error::new(Kind::Config, "`delete_files` is deletion_vector, and the table has format version 2, which has none")
+                .hint("set \"delete_files\": \"position\" in the destination file, or upgrade the table to format version 3"));
         }
         let float = |field: &&NestedFieldRef| matches!(*field.field_type, Type::Primitive(PrimitiveType::Float | PrimitiveType::Double));
         match key.iter().find(float) {
@@ -357,7 +390,14 @@ impl Table for IcebergTable {
             return Err(committing(Error::new(Kind::Conflict, message).hint("run again: it is then read again")));
         }
         let change = self.change(&parts, &token, how).map_err(committing)?;
-        Box::pin(self.publish(change, Some(&token))).await.map_err(committing)?;
+        let keys: Vec<String> = match self.delete_files {
+            DeleteFiles::Equality => Vec::new(),
+            DeleteFiles::Position | DeleteFiles::DeletionVector => parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect(),
+        };
+        Box::pin(self.publish(change, &keys, Some(&token))).await.map_err(committing)?;
+        if let Err(error) = self.loaded.files.delete(&keys).await {
+            tracing::warn!("{error}; the files of keys stay behind");
+        }
         self.session.end(parts.len()).await;
         Ok(())
     }

@@ -218,14 +218,19 @@ impl KeyIndex {
     /// Describes what was found, without rows that a deletion vector has deleted already.
     async fn places(&self, base: &Loaded, found: HashMap<u32, Vec<u32>>) -> Result<Places> {
         let vectors = self.known.vectors()?;
-        let described = found.into_iter().filter_map(|(number, positions)| Some((self.known.files.get(&number)?, positions)));
-        let described = stream::iter(described.map(|(file, mut positions)| {
-            let vector = vectors.get(file.path.as_str()).copied();
+        // Owned, so that the futures below borrow nothing of each other.
+        let owned = |(number, positions)| {
+            let file: &LiveFile = self.known.files.get(&number)?;
+            Some((file.clone(), vectors.get(file.path.as_str()).map(|vector| (*vector).clone()), positions))
+        };
+        let found: Vec<_> = found.into_iter().filter_map(owned).collect();
+        let described = stream::iter(found.into_iter().map(|(file, vector, mut positions): (LiveFile, _, Vec<u32>)| {
+            let files = base.files.clone();
             async move {
                 positions.sort_unstable();
                 positions.dedup();
                 let vector = match vector {
-                    Some(vector) => Some(vector.read(vector::load(&base.files, vector).await?)),
+                    Some(vector) => Some(vector.read(vector::load(&files, &vector).await?)),
                     None => None,
                 };
                 if let Some(vector) = &vector {

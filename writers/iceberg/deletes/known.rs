@@ -93,15 +93,18 @@ impl Known {
         let is_known = |manifest: &&ManifestFile| {
             self.data.contains_key(&manifest.manifest_path) || self.deletes.contains_key(&manifest.manifest_path)
         };
-        let unseen: Vec<&ManifestFile> = manifests.iter().filter(|manifest| !is_known(manifest)).collect();
+        let unseen: Vec<ManifestFile> = manifests.iter().filter(|manifest| !is_known(manifest)).cloned().collect();
         // Files of all manifests before, because a manifest may be written again while its files stay.
         let numbers: HashMap<(&str, i64), u32> =
             self.files.iter().map(|(number, file)| ((file.path.as_str(), file.added), *number)).collect();
         let mut files = self.files.clone();
         let mut new = Vec::new();
         let mut read = stream::iter(unseen.into_iter().map(|manifest| {
-            let files = &base.files;
-            async move { Ok::<_, Error>((manifest, alive(files, manifest).await?)) }
+            let files = base.files.clone();
+            async move {
+                let entries = alive(&files, &manifest).await?;
+                Ok::<_, Error>((manifest, entries))
+            }
         }))
         .buffer_unordered(MANIFESTS_AT_ONCE);
         while let Some((manifest, entries)) = read.try_next().await? {
@@ -112,7 +115,7 @@ impl Known {
             }
             let mut held = Vec::with_capacity(entries.len());
             for entry in &entries {
-                let file = LiveFile::of(entry, manifest, &base.metadata, key)?;
+                let file = LiveFile::of(entry, &manifest, &base.metadata, key)?;
                 if let Some(number) = numbers.get(&(file.path.as_str(), file.added)) {
                     held.push(*number);
                     continue;
