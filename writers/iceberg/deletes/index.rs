@@ -412,7 +412,11 @@ impl Folder {
         match storage.lock(&lock(&name)?).await {
             Ok(held) => {
                 let (below, of) = (root.clone(), format!("{name}."));
-                blocking(move || Ok(remove_left(&below, &of))).await?;
+                let removed = move || {
+                    remove_left(&below, &of);
+                    Ok(())
+                };
+                blocking(removed).await?;
                 Ok(Self { path: root.join(name), private: false, _lock: held })
             }
             Err(error) if error.kind() == Kind::Conflict => {

@@ -56,7 +56,7 @@ pub(crate) async fn position_deletes(
     for ((spec, partition), mut files) in partitions {
         // Delete files are sorted by path; the places are, but only by chance of who made them.
         files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let described = written.entry(spec).or_insert_with(Vec::new);
+        let described = written.entry(spec).or_default();
         let mut rest = files.as_slice();
         while !rest.is_empty() {
             let mut file = DeleteFile::begin(&base.files, format!("{folder}/deletes-{number:03}-{name}.parquet"), options).await?;

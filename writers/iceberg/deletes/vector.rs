@@ -1,16 +1,17 @@
 //! Deletion vectors: rows to be gone, as bitmaps in Puffin files (specification, "Deletion Vectors"; Puffin's, "deletion-vector-v1").
 //!
-//! All vectors of a commit are in one Puffin file. A data file has at most one vector, so a new one has what the old one had, and takes its
-//! place. Does not know which rows are to go.
+//! A data file has at most one vector, so a new one has what the old one had, and takes its place. Each vector has a Puffin file of its own,
+//! though a file may hold many: DuckDB 1.5 knows a vector by its file alone, and takes the first one of a file for all of them. Does not know
+//! which rows are to go.
 
 use super::super::catalog::Loaded;
 use super::super::io::Files;
 use super::super::snapshot::{BySpec, Gone};
-use super::Places;
 use super::known::VectorRef;
+use super::{FilePlaces, Places};
 use crate::{Error, Kind, Result};
-use bytes::Bytes;
-use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, FormatVersion};
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, FormatVersion};
 use roaring::RoaringTreemap;
 use serde_json::json;
 use std::collections::HashSet;
@@ -21,10 +22,13 @@ const MAGIC: [u8; 4] = [0xD1, 0xD3, 0x39, 0x64];
 const PUFFIN: &[u8; 4] = b"PFA1";
 /// The column that a vector is about: `_pos`.
 const ROW_POSITION: i32 = i32::MAX - 2;
+/// Files that are written at a time.
+const FILES_AT_ONCE: usize = 8;
 /// The length of a vector has 32 bits.
 const BYTES_MAX: i64 = i32::MAX as i64;
 
-/// Writes the places as deletion vectors, in one Puffin file `<folder>/deletes-<name>.puffin`, and says which vectors they take the place of.
+/// Writes the places as deletion vectors, in Puffin files `<folder>/deletes-<number>-<name>.puffin`, and says which vectors they take the
+/// place of. When that fails, files that were written stay behind.
 ///
 /// # Errors
 /// [`Kind::Bug`] for a table that takes none.
@@ -32,71 +36,74 @@ pub(crate) async fn deletion_vectors(base: &Loaded, places: Places, folder: &str
     if base.metadata.format_version() < FormatVersion::V3 {
         return Err(Error::new(Kind::Bug, "only tables of format version 3 take deletion vectors"));
     }
-    if places.is_empty() {
-        return Ok((BySpec::new(), Gone::Nothing));
+    let old = places.files.iter().filter_map(|file| file.vector.as_ref());
+    let gone: HashSet<_> = old.map(|old| (old.puffin.clone(), Some(old.offset))).collect();
+    let writing = (0..).zip(places.files).map(|(number, file): (u32, _)| {
+        let location = format!("{folder}/deletes-{number:05}-{name}.puffin");
+        async move {
+            let spec = file.spec;
+            let written = write(&base.files, &location, file).await;
+            written.map(|described| (spec, described)).map_err(|e| e.doing(format!("write {location}")))
+        }
+    });
+    let mut writing = stream::iter(writing).buffered(FILES_AT_ONCE);
+    let mut written = BySpec::new();
+    while let Some((spec, described)) = writing.try_next().await? {
+        written.entry(spec).or_default().push(described);
     }
-    let location = format!("{folder}/deletes-{name}.puffin");
-    let (storage, path) = base.files.place(&location)?;
-    let doing = |e: Error| e.doing(format!("write {location}"));
-    let mut upload = storage.upload(&path).await.map_err(doing)?;
-    upload.write(Bytes::from_static(PUFFIN)).await.map_err(doing)?;
-    let (mut offset, mut blobs, mut described, mut gone) = (PUFFIN.len(), Vec::new(), Vec::new(), HashSet::new());
-    for file in places.files {
-        let mut positions = match file.vector {
-            Some(old) => {
-                gone.insert((old.puffin, Some(old.offset)));
-                old.positions
-            }
-            None => RoaringTreemap::new(),
-        };
-        positions.extend(file.positions.iter().map(|position| u64::from(*position)));
-        positions.optimize();
-        let blob = encode(&positions).map_err(doing)?;
-        let (length, rows) = (blob.len(), positions.len());
-        blobs.push(json!({
+    Ok((written, if gone.is_empty() { Gone::Nothing } else { Gone::Deletes(gone) }))
+}
+
+async fn write(files: &Files, location: &str, file: FilePlaces) -> Result<DataFile> {
+    let mut positions = file.vector.map(|old| old.positions).unwrap_or_default();
+    positions.extend(file.positions.iter().map(|position| u64::from(*position)));
+    positions.optimize();
+    let (rows, blob) = (positions.len(), encode(&positions)?);
+    let (offset, length) = (PUFFIN.len(), blob.len());
+    let puffin = puffin(&file.path, rows, &blob)?;
+    let bytes = puffin.len() as u64;
+    files.put(location, puffin.into()).await?;
+    let mut builder = DataFileBuilder::default();
+    builder
+        .content(DataContentType::PositionDeletes)
+        .file_path(location.to_owned())
+        .file_format(DataFileFormat::Puffin)
+        .partition(file.partition)
+        .partition_spec_id(file.spec)
+        .record_count(rows)
+        .file_size_in_bytes(bytes)
+        .referenced_data_file(Some(file.path))
+        .content_offset(i64::try_from(offset).ok())
+        .content_size_in_bytes(i64::try_from(length).ok());
+    builder.build().map_err(|e| Error::new(Kind::Bug, "cannot describe a deletion vector").because(e))
+}
+
+/// A Puffin file with one vector.
+fn puffin(data_file: &str, rows: u64, blob: &[u8]) -> Result<Vec<u8>> {
+    let footer = json!({
+        "blobs": [{
             "type": iceberg::puffin::DELETION_VECTOR_V1,
             "fields": [ROW_POSITION],
             "snapshot-id": -1,
             "sequence-number": -1,
-            "offset": offset,
-            "length": length,
-            "properties": { "referenced-data-file": file.path, "cardinality": rows.to_string() },
-        }));
-        upload.write(blob.into()).await.map_err(doing)?;
-        let mut builder = DataFileBuilder::default();
-        builder
-            .content(DataContentType::PositionDeletes)
-            .file_path(location.clone())
-            .file_format(DataFileFormat::Puffin)
-            .partition(file.partition)
-            .partition_spec_id(file.spec)
-            .record_count(rows)
-            .referenced_data_file(Some(file.path))
-            .content_offset(i64::try_from(offset).ok())
-            .content_size_in_bytes(i64::try_from(length).ok());
-        described.push((file.spec, builder));
-        offset += length;
-    }
-    let created_by = concat!("Lakeward ", env!("CARGO_PKG_VERSION"));
-    let footer = json!({ "blobs": blobs, "properties": { "created-by": created_by } }).to_string();
-    let length =
-        i32::try_from(footer.len()).map_err(|e| doing(Error::new(Kind::Bug, "too many deletion vectors for one file").because(e)))?;
-    let mut end = PUFFIN.to_vec();
-    end.extend_from_slice(footer.as_bytes());
-    end.extend_from_slice(&length.to_le_bytes());
+            "offset": PUFFIN.len(),
+            "length": blob.len(),
+            "properties": { "referenced-data-file": data_file, "cardinality": rows.to_string() },
+        }],
+        "properties": { "created-by": concat!("Lakeward ", env!("CARGO_PKG_VERSION")) },
+    });
+    let footer = footer.to_string();
+    let length = i32::try_from(footer.len()).map_err(|e| Error::new(Kind::Bug, "the name of a data file is too long").because(e))?;
+    let mut bytes = Vec::with_capacity(blob.len() + footer.len() + 20);
+    bytes.extend_from_slice(PUFFIN);
+    bytes.extend_from_slice(blob);
+    bytes.extend_from_slice(PUFFIN);
+    bytes.extend_from_slice(footer.as_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
     // No flags: the footer is not compressed.
-    end.extend_from_slice(&[0; 4]);
-    end.extend_from_slice(PUFFIN);
-    let bytes = (offset + end.len()) as u64;
-    upload.write(end.into()).await.map_err(doing)?;
-    upload.finish().await.map_err(doing)?;
-    let mut written = BySpec::new();
-    for (spec, mut builder) in described {
-        let file = builder.file_size_in_bytes(bytes).build();
-        let file = file.map_err(|e| Error::new(Kind::Bug, "cannot describe a deletion vector").because(e))?;
-        written.entry(spec).or_default().push(file);
-    }
-    Ok((written, if gone.is_empty() { Gone::Nothing } else { Gone::Deletes(gone) }))
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(PUFFIN);
+    Ok(bytes)
 }
 
 /// Reads a vector that the table names.
