@@ -4,6 +4,8 @@
 
 use super::catalog::Catalog;
 use super::catalog::filesystem::Filesystem;
+use super::catalog::hive::Hive;
+use super::catalog::sql::{Sql, Url};
 use super::io::Files;
 use crate::storage::{S3Credentials, S3Options, StoreOptions, default_region};
 use crate::{Error, Kind, Result, Secret};
@@ -20,7 +22,7 @@ use std::sync::Arc;
 pub struct IcebergConfig {
     /// Kind of catalog: `filesystem` (nothing else to install), `glue`, `jdbc`, `hive`, `rest`, `lakekeeper`, `nessie`, `s3tables`, `unity`, `polaris`, `biglake`.
     pub catalog_type: Option<String>,
-    /// Name of the catalog.
+    /// Name of the catalog in a database that holds several (`jdbc`); `olake_iceberg` if it is not given.
     pub catalog_name: Option<String>,
     /// Warehouse: a path, a warehouse name, a table bucket's ARN or a catalog's name.
     pub iceberg_s3_path: Option<String>,
@@ -56,17 +58,19 @@ pub struct IcebergConfig {
     pub glue_region: Option<String>,
     /// Catalog id of Glue.
     pub glue_catalog_id: Option<String>,
-    /// URL of the database of a `jdbc` catalog.
+    /// Database of a `jdbc` catalog: `jdbc:sqlite:PATH` or `jdbc:postgresql://host:port/database?user=…&password=…&sslmode=…`; also
+    /// accepted: sslrootcert, currentSchema, ApplicationName, connectTimeout, and several hosts with commas between them.
     pub jdbc_url: Option<Secret>,
     /// User of the database of a `jdbc` catalog.
     pub jdbc_username: Option<String>,
     /// Password of the database of a `jdbc` catalog.
     pub jdbc_password: Option<Secret>,
-    /// URI of a Hive metastore.
+    /// Hive metastore: `thrift://host:port`, or several with commas between them, of which the first that answers is used.
     pub hive_uri: Option<String>,
     /// Connections to the Hive metastore.
+    #[schemars(extend("x-no-effect" = "one connection is enough, because commits wait for each other anyway"))]
     pub hive_clients: Option<i64>,
-    /// SASL to the Hive metastore.
+    /// SASL (Kerberos) to the Hive metastore; true is refused.
     pub hive_sasl_enabled: Option<bool>,
     /// URL of a REST catalog.
     pub rest_catalog_url: Option<String>,
@@ -141,6 +145,16 @@ const RETRIES: usize = 8;
 impl IcebergConfig {
     /// Checks everything that can be checked without a connection.
     pub fn validate(&self) -> Result<()> {
+        match self.kind() {
+            "jdbc" => {
+                self.jdbc_url()?;
+                self.warehouse()?;
+            }
+            "hive" => {
+                Hive::new(self.hive_uri()?, None, Files::new(StoreOptions::default()))?;
+            }
+            _ => {}
+        }
         self.settings().map(drop)
     }
 
@@ -179,8 +193,31 @@ impl IcebergConfig {
         let files = Files::new(self.stores().await);
         match self.kind() {
             "filesystem" => Ok(Catalog::Filesystem(Arc::new(Filesystem::new(&self.warehouse()?, files)))),
-            other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem"))),
+            "jdbc" => {
+                let url = self.jdbc_url()?;
+                let name = first(&[&self.catalog_name]).unwrap_or("olake_iceberg");
+                Ok(Catalog::Sql(Arc::new(Sql::new(url, name, &self.warehouse()?, files)?)))
+            }
+            "hive" => {
+                let warehouse = first(&[&self.iceberg_s3_path, &self.s3_path]).map(|_| self.warehouse()).transpose()?;
+                Ok(Catalog::Hive(Arc::new(Hive::new(self.hive_uri()?, warehouse.as_deref(), files)?)))
+            }
+            other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem, hive, jdbc"))),
         }
+    }
+
+    fn jdbc_url(&self) -> Result<Url> {
+        let empty = || wrong("`jdbc_url` is empty").hint("write jdbc:sqlite:/path/catalog.db or jdbc:postgresql://host:port/database");
+        let url = self.jdbc_url.as_ref().filter(|url| !url.is_empty()).ok_or_else(empty)?;
+        Url::parse(url, first(&[&self.jdbc_username]), self.jdbc_password.as_ref().filter(|password| !password.is_empty()))
+    }
+
+    fn hive_uri(&self) -> Result<&str> {
+        if self.hive_sasl_enabled == Some(true) {
+            return Err(wrong("`hive_sasl_enabled` is true, and SASL (Kerberos) to a Hive metastore is not supported")
+                .hint("set it to false and let the metastore accept connections without SASL, or use another catalog"));
+        }
+        first(&[&self.hive_uri]).ok_or_else(|| wrong("`hive_uri` is empty").hint("write thrift://host:9083"))
     }
 
     fn kind(&self) -> &str {

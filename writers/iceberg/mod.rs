@@ -105,4 +105,6 @@ impl Destination for Iceberg {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
