@@ -7,7 +7,7 @@ use super::catalog::filesystem::Filesystem;
 use super::catalog::hive::Hive;
 use super::catalog::sql::{Sql, Url};
 use super::io::Files;
-use crate::storage::{S3Credentials, S3Options, StoreOptions, default_region};
+use crate::storage::{AzureOptions, GcsOptions, S3Credentials, S3Options, StoreOptions, default_region};
 use crate::{Error, Kind, Result, Secret};
 use iceberg::spec::FormatVersion;
 use schemars::JsonSchema;
@@ -90,12 +90,28 @@ pub struct IcebergConfig {
     pub rest_signing_name: Option<String>,
     /// Region for SigV4.
     pub rest_signing_region: Option<String>,
-    /// Google service account.
+    /// Key of a Google service account, as the JSON text that Google hands out: for tables on `gs://` too.
     pub gcp_service_account_json: Option<Secret>,
     /// Google authentication scopes.
     pub gcp_auth_scopes: Option<String>,
     /// Google project.
     pub gcp_project_id: Option<String>,
+    /// Address of a store that speaks Google Cloud Storage's protocol, `http(s)://host:port`.
+    pub gcs_endpoint: Option<String>,
+    /// Azure storage account, for URIs that name none (`az://container/path`).
+    pub azure_account_name: Option<String>,
+    /// Key of the Azure storage account.
+    pub azure_account_key: Option<Secret>,
+    /// Shared access signature for Azure storage.
+    pub azure_sas_token: Option<Secret>,
+    /// Id of an application of Azure's directory; with `azure_client_secret` and `azure_tenant_id`.
+    pub azure_client_id: Option<String>,
+    /// The application's secret.
+    pub azure_client_secret: Option<Secret>,
+    /// Directory (tenant) of the application.
+    pub azure_tenant_id: Option<String>,
+    /// Address of a store that speaks Azure's protocol, `http(s)://host:port[/account]`.
+    pub azure_endpoint: Option<String>,
     /// OLake's Arrow path.
     #[schemars(extend("x-no-effect" = "rows always travel as Arrow"))]
     pub arrow_writes: Option<bool>,
@@ -145,6 +161,14 @@ const RETRIES: usize = 8;
 impl IcebergConfig {
     /// Checks everything that can be checked without a connection.
     pub fn validate(&self) -> Result<()> {
+        let application = [self.azure_client_id.is_some(), self.azure_client_secret.is_some(), self.azure_tenant_id.is_some()];
+        if application.contains(&true) && self.azure().application.is_none() {
+            return Err(wrong("of `azure_client_id`, `azure_client_secret` and `azure_tenant_id` one is given without the others")
+                .hint("give all three, or none"));
+        }
+        if self.azure_account_key.is_some() && self.azure_sas_token.is_some() {
+            return Err(wrong("`azure_account_key` and `azure_sas_token` are both given").hint("remove one of them"));
+        }
         match self.kind() {
             "jdbc" => {
                 self.jdbc_url()?;
@@ -237,6 +261,26 @@ impl IcebergConfig {
         Ok(format!("file://{}", absolute.display()).trim_end_matches('/').to_owned())
     }
 
+    pub(super) fn gcs(&self) -> GcsOptions {
+        GcsOptions { service_account: given(&self.gcp_service_account_json), endpoint: endpoint(&self.gcs_endpoint), retries: RETRIES }
+    }
+
+    pub(super) fn azure(&self) -> AzureOptions {
+        let application = match (first(&[&self.azure_client_id]), given(&self.azure_client_secret), first(&[&self.azure_tenant_id])) {
+            (Some(id), Some(secret), Some(tenant)) => Some((id.to_owned(), secret, tenant.to_owned())),
+            _ => None,
+        };
+        AzureOptions {
+            account: first(&[&self.azure_account_name]).map(str::to_owned),
+            account_key: given(&self.azure_account_key),
+            sas_token: given(&self.azure_sas_token),
+            application,
+            authority: endpoint(&std::env::var("AZURE_AUTHORITY_HOST").ok()),
+            endpoint: endpoint(&self.azure_endpoint),
+            retries: RETRIES,
+        }
+    }
+
     /// How stores are reached.
     async fn stores(&self) -> StoreOptions {
         let endpoint = self
@@ -267,13 +311,23 @@ impl IcebergConfig {
             credentials,
             retries: RETRIES,
         });
-        StoreOptions { s3 }
+        StoreOptions { s3, gcs: self.gcs(), azure: self.azure() }
     }
 }
 
 /// The first that is written and not empty.
 fn first<'c>(texts: &[&'c Option<String>]) -> Option<&'c str> {
     texts.iter().filter_map(|text| text.as_deref()).map(str::trim).find(|text| !text.is_empty())
+}
+
+/// A secret that is written and not empty.
+fn given(secret: &Option<Secret>) -> Option<Secret> {
+    secret.clone().filter(|secret| !secret.is_empty())
+}
+
+/// A store's address, without a slash at its end.
+fn endpoint(url: &Option<String>) -> Option<String> {
+    first(&[url]).map(|url| url.trim_end_matches('/').to_owned())
 }
 
 fn wrong(message: impl Into<String>) -> Error {

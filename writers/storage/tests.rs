@@ -20,10 +20,21 @@ pub(crate) struct S3Server {
 
 impl S3Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(true).await
+    }
+
+    /// One that looks at no credentials.
+    pub(crate) async fn open() -> Self {
+        Self::start_with(false).await
+    }
+
+    async fn start_with(auth: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("lake")).unwrap();
         let mut builder = s3s::service::S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
-        builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS, SECRET));
+        if auth {
+            builder.set_auth(s3s::auth::SimpleAuth::from_single(ACCESS, SECRET));
+        }
         let service = builder.build();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -48,12 +48,16 @@ impl Drop for Running {
     }
 }
 
-/// The Python that has the readers.
-pub(crate) fn python() -> PathBuf {
-    let cache = || match std::env::var_os("LAKEWARD_CACHE") {
+/// Where `build.sh` keeps the tools of tests.
+pub(crate) fn cache() -> PathBuf {
+    match std::env::var_os("LAKEWARD_CACHE") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/lakeward"),
-    };
+    }
+}
+
+/// The Python that has the readers.
+pub(crate) fn python() -> PathBuf {
     std::env::var_os("LAKEWARD_PYTHON").map_or_else(|| cache().join("venv/bin/python"), PathBuf::from)
 }
 
