@@ -29,7 +29,7 @@ async fn data_files(lake: &Iceberg, spec: &TableSpec) -> Option<Vec<PathBuf>> {
     let mut files = Vec::new();
     for manifest in current(&loaded.files, &loaded.metadata).await.expect("manifests") {
         for entry in alive(&loaded.files, &manifest).await.expect("entries") {
-            files.push(PathBuf::from(entry.file_path().strip_prefix("file://").expect("local")));
+            files.push(PathBuf::from(entry.file_path().strip_prefix("file:").expect("local")));
         }
     }
     Some(files)
@@ -52,7 +52,7 @@ pub(super) async fn leftovers(lake: &Iceberg, root: PathBuf, spec: TableSpec) ->
         for snapshot in loaded.metadata.snapshots() {
             for manifest in manifest::of(&loaded.files, &loaded.metadata, snapshot).await.expect("manifests") {
                 for entry in alive(&loaded.files, &manifest).await.expect("entries") {
-                    named.push(PathBuf::from(entry.file_path().strip_prefix("file://").expect("local")));
+                    named.push(PathBuf::from(entry.file_path().strip_prefix("file:").expect("local")));
                 }
             }
         }
