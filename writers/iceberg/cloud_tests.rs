@@ -43,7 +43,8 @@ struct Azurite {
 
 impl Azurite {
     fn start() -> Option<Self> {
-        let program = std::env::var_os("LAKEWARD_AZURITE").map_or_else(|| cache().join("azurite/node_modules/.bin/azurite-blob"), PathBuf::from);
+        let program =
+            std::env::var_os("LAKEWARD_AZURITE").map_or_else(|| cache().join("azurite/node_modules/.bin/azurite-blob"), PathBuf::from);
         if !program.exists() {
             skip(&format!("there is no azurite at {}", program.display()));
             return None;
@@ -51,14 +52,24 @@ impl Azurite {
         let (folder, port) = (TempDir::new().expect("folder"), free_port());
         let mut server = Command::new("node")
             .arg(program)
-            .args(["--silent", "--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "-l"])
+            .args([
+                "--silent",
+                "--skipApiVersionCheck",
+                "--disableTelemetry",
+                "--blobHost",
+                "127.0.0.1",
+                "--blobPort",
+                &port.to_string(),
+                "-l",
+            ])
             .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
             .expect("node");
         wait_for(port, &mut server, Duration::from_secs(60));
         let made = Command::new(python()).args(["-c", PREPARE, &port.to_string(), ACCOUNT, KEY]).output();
-        let made = made.or_else(|_| Command::new("python3").args(["-c", PREPARE, &port.to_string(), ACCOUNT, KEY]).output()).expect("python");
+        let made =
+            made.or_else(|_| Command::new("python3").args(["-c", PREPARE, &port.to_string(), ACCOUNT, KEY]).output()).expect("python");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let sas = String::from_utf8(made.stdout).expect("a signature").trim().to_owned();
         Some(Self { _server: Running(server), _folder: folder, port, sas })
@@ -118,6 +129,7 @@ async fn every_key_of_azure_reaches_the_store() {
     let theirs = json!({
         "type": "sql",
         "uri": format!("sqlite:///{}", file.display()),
+        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
         "adls.account-name": ACCOUNT,
         "adls.account-key": KEY,
         "adls.blob-storage-authority": format!("127.0.0.1:{}", azurite.port),
@@ -127,8 +139,10 @@ async fn every_key_of_azure_reaches_the_store() {
         assert_eq!(peer.rows("db.s"), [7]);
     }
     by_key.drop_table("db", "t").await.expect("drop");
-    assert_eq!(store.list(&parse("some/where/db").expect("path")).await.expect("list").len(), 
-        store.list(&parse("some/where/db/s").expect("path")).await.expect("list").len());
+    assert_eq!(
+        store.list(&parse("some/where/db").expect("path")).await.expect("list").len(),
+        store.list(&parse("some/where/db/s").expect("path")).await.expect("list").len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,7 +181,8 @@ async fn tokens() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
             }
             seen.send(String::from_utf8_lossy(&request[..length]).into_owned()).ok();
             let body = r#"{"token_type":"Bearer","expires_in":3600,"ext_expires_in":3600,"access_token":"the-token"}"#;
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             socket.write_all(format!("{head}{body}").as_bytes()).await.ok();
         }
     });
@@ -177,7 +192,8 @@ async fn tokens() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_of_azure_is_asked_for_a_token() {
     let (address, mut requests) = tokens().await;
-    let keys = json!({"azure_client_id": "the-id", "azure_client_secret": "hunter2", "azure_tenant_id": "the-tenant", "azure_endpoint": address});
+    let keys =
+        json!({"azure_client_id": "the-id", "azure_client_secret": "hunter2", "azure_tenant_id": "the-tenant", "azure_endpoint": address});
     let config: IcebergConfig = serde_json::from_value(keys).expect("keys");
     let options = AzureOptions { authority: Some(address), ..config.azure() };
     let store = options.container("lake@account.dfs.core.windows.net").expect("a container");

@@ -168,7 +168,8 @@ impl<'a> Uri<'a> {
             "file" => Self::local(uri, rest.strip_prefix("//").unwrap_or(rest)),
             _ if uri.starts_with('/') => Self::local(uri, uri),
             _ => {
-                let message = format!("{uri:?} is on a store of another kind, accepted: s3://, gs://, abfss://, file:// and absolute paths");
+                let message =
+                    format!("{uri:?} is on a store of another kind, accepted: s3://, gs://, abfss://, file:// and absolute paths");
                 Err(Error::new(Kind::Config, message))
             }
         }

@@ -3,8 +3,8 @@
 use super::catalog::filesystem::Filesystem;
 use super::io::Files;
 use super::manifest::{alive, current};
-use super::*;
 use super::testing::subject;
+use super::*;
 use crate::conformance::{self, ids};
 use chrono::DateTime;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

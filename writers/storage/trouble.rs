@@ -78,9 +78,11 @@ fn known_google(code: &str, text: &str) -> Option<Known> {
             "set `gcp_service_account_json` or GOOGLE_APPLICATION_CREDENTIALS, or give this machine a service account",
             false,
         ),
-        "" if text.contains("token request") || text.contains("token response") => {
-            ("Google gave no access token for the service account", "correct `gcp_service_account_json`, and look at this machine's clock", false)
-        }
+        "" if text.contains("token request") || text.contains("token response") => (
+            "Google gave no access token for the service account",
+            "correct `gcp_service_account_json`, and look at this machine's clock",
+            false,
+        ),
         "" => return connection(Cloud::Google, text),
         _ => return None,
     })
@@ -98,8 +100,15 @@ fn known_azure(code: &str, text: &str) -> Option<Known> {
             "correct `azure_account_key`, `azure_sas_token` (has it expired?) or `azure_client_secret`, and look at this machine's clock",
             false,
         ),
-        "AuthorizationFailure" | "AuthorizationPermissionMismatch" | "InsufficientAccountPermissions" | "AuthorizationResourceTypeMismatch"
-        | "AuthorizationServiceMismatch" | "AuthorizationProtocolMismatch" | "AuthorizationSourceIPMismatch" | "Forbidden" | "AccessDenied" => (
+        "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch"
+        | "InsufficientAccountPermissions"
+        | "AuthorizationResourceTypeMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationProtocolMismatch"
+        | "AuthorizationSourceIPMismatch"
+        | "Forbidden"
+        | "AccessDenied" => (
             "access denied",
             "give the identity the role Storage Blob Data Contributor on the container, or the SAS token the rights r, w, d, l; and look at the account's firewall",
             false,
@@ -109,12 +118,16 @@ fn known_azure(code: &str, text: &str) -> Option<Known> {
             "set `azure_account_key`, `azure_sas_token` or the three of `azure_client_id`, `azure_client_secret`, `azure_tenant_id`",
             false,
         ),
-        "KeyBasedAuthenticationNotPermitted" => {
-            ("the storage account takes no account keys", "use `azure_client_id`, `azure_client_secret` and `azure_tenant_id` instead", false)
-        }
+        "KeyBasedAuthenticationNotPermitted" => (
+            "the storage account takes no account keys",
+            "use `azure_client_id`, `azure_client_secret` and `azure_tenant_id` instead",
+            false,
+        ),
         "InvalidResourceName" => ("the container's name is not valid", "correct it in `iceberg_s3_path`", false),
         "AccountIsDisabled" => ("the storage account is disabled", "enable it in Azure, then run again", false),
-        "ServerBusy" | "OperationTimedOut" | "InternalError" => ("the store is busy", "run again; lower `max_threads` if it persists", true),
+        "ServerBusy" | "OperationTimedOut" | "InternalError" => {
+            ("the store is busy", "run again; lower `max_threads` if it persists", true)
+        }
         "" if text.contains("169.254.169.254") || text.contains("metadata/identity") => (
             "no Azure credentials could be found",
             "set `azure_account_key`, `azure_sas_token` or the three of `azure_client_id`, `azure_client_secret`, `azure_tenant_id`, or give this machine an identity",

@@ -119,8 +119,11 @@ impl Hive {
         for name in [&table.namespace, &table.name] {
             // The metastore would make them small letters, and two tables one.
             if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
-                return Err(Error::new(Kind::Config, format!("{name:?} cannot be a name in Hive: found in {table}, accepted: a-z, 0-9 and _"))
-                    .hint("give the stream another destination database or table name"));
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("{name:?} cannot be a name in Hive: found in {table}, accepted: a-z, 0-9 and _"),
+                )
+                .hint("give the stream another destination database or table name"));
             }
         }
         Ok(self.client.get_table(&table.namespace, &table.name).await.map_err(Failure::error)?)
@@ -135,12 +138,7 @@ impl Hive {
             let described = describe(Parameters::new(), None, &metadata, &file);
             match self.client.create_table(new_table(table, &metadata, &described, zones)).await {
                 Ok(true) => {
-                    return Ok(Loaded {
-                        metadata: Arc::new(metadata),
-                        metadata_location: file,
-                        version: None,
-                        files: self.files.clone(),
-                    });
+                    return Ok(Loaded { metadata: Arc::new(metadata), metadata_location: file, version: None, files: self.files.clone() });
                 }
                 // What is refused may be a type that Hive 2 does not know.
                 Err(Failure::Thrown(..)) if zones => zones = false,
@@ -150,7 +148,8 @@ impl Hive {
                     if !doubt && found.as_ref().is_none_or(|found| found.metadata_location != file) {
                         pointer::discard(&self.files, file).await;
                     }
-                    let error = done.err().map_or_else(|| Error::new(Kind::Conflict, "it was there, and is not").transient(), Failure::error);
+                    let error =
+                        done.err().map_or_else(|| Error::new(Kind::Conflict, "it was there, and is not").transient(), Failure::error);
                     return found.ok_or_else(|| error.doing("create the table"));
                 }
             }
@@ -225,11 +224,13 @@ impl Hive {
         if !wanted {
             return Ok(None);
         }
-        let failed = |e: Failure| match e.error().doing("lock the table") {
+        let failed = |e: Failure| {
+            match e.error().doing("lock the table") {
             error if error.retry() == crate::Retry::Again => CommitError::Conflict(error),
             error => CommitError::Failed(error.hint(
                 "let the metastore have tables of transactions and locks, or set the table property engine.hive.lock-enabled to false if it is of Hive 4",
             )),
+        }
         };
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let user = std::env::var("USER").unwrap_or_else(|_| "lakeward".into());
@@ -364,10 +365,7 @@ fn location_of(table: &TableName, found: &Struct) -> Result<String> {
 
 fn new_table(table: &TableName, metadata: &TableMetadata, described: &Parameters, zones: bool) -> Struct {
     let now = i32::try_from(chrono::Utc::now().timestamp()).unwrap_or(i32::MAX);
-    let serde = Struct::new([
-        (2, Value::text("org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe")),
-        (3, Value::texts([])),
-    ]);
+    let serde = Struct::new([(2, Value::text("org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe")), (3, Value::texts([]))]);
     let storage = Struct::new([
         (1, columns(metadata.current_schema(), zones)),
         (2, Value::text(metadata.location())),

@@ -203,9 +203,7 @@ impl Sql {
              previous_metadata_location{column}) VALUES ($1, $2, $3, $4, NULL{value})"
         );
         match self.database.execute(&sql, &[&self.name, &table.namespace, &table.name, &location]).await {
-            Ok(_) => {
-                Ok(Loaded { metadata: Arc::new(metadata), metadata_location: location, version: None, files: self.files.clone() })
-            }
+            Ok(_) => Ok(Loaded { metadata: Arc::new(metadata), metadata_location: location, version: None, files: self.files.clone() }),
             // Somebody else has, or this did without being told.
             Err(failure) => {
                 let doubt = matches!(failure, Failure::Lost(_));
@@ -270,9 +268,9 @@ impl Sql {
                 pointer::tidy(&self.files, &base.metadata, &metadata).await;
                 return Ok(pointer::loaded(base, metadata, location, None));
             }
-            Ok(0) => CommitError::Conflict(
-                Error::new(Kind::Conflict, format!("somebody else has committed to {table} meanwhile")).transient(),
-            ),
+            Ok(0) => {
+                CommitError::Conflict(Error::new(Kind::Conflict, format!("somebody else has committed to {table} meanwhile")).transient())
+            }
             Err(Failure::Busy(error)) => CommitError::Conflict(error.transient()),
             // The file must stay: it may be the current one.
             Err(Failure::Lost(error)) => return Err(CommitError::Unknown(error.transient())),

@@ -88,13 +88,8 @@ impl Peer {
             return None;
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("iceberg/testing/peer.py");
-        let mut child = Command::new(python())
-            .arg("-B")
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("PyIceberg starts");
+        let mut child =
+            Command::new(python()).arg("-B").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("PyIceberg starts");
         let (input, output) = (child.stdin.take().expect("input"), BufReader::new(child.stdout.take().expect("output")));
         let peer = Self(Arc::new(Mutex::new(Pipes { _child: Running(child), input, output })));
         peer.ask(json!({"do": "open", "name": catalog, "properties": properties}));
@@ -219,7 +214,14 @@ impl Server {
         let port = free_port();
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let mut command = user(&programs.join("postgres"));
-        command.current_dir("/").arg("-D").arg(&data).args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]);
+        command.current_dir("/").arg("-D").arg(&data).args([
+            "-p",
+            &port.to_string(),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "fsync=off",
+        ]);
         command.arg("-k").arg(folder.path()).stderr(log);
         for setting in settings {
             command.args(["-c", &setting.replace("{}", &folder.path().display().to_string())]);

@@ -175,12 +175,8 @@ impl Client {
 
     pub(super) async fn alter_table(&self, database: &str, name: &str, table: Struct, context: Value) -> Result<(), Failure> {
         let context = Struct::new([(1, context)]);
-        let arguments = Struct::new([
-            (1, Value::text(database)),
-            (2, Value::text(name)),
-            (3, Value::Struct(table)),
-            (4, Value::Struct(context)),
-        ]);
+        let arguments =
+            Struct::new([(1, Value::text(database)), (2, Value::text(name)), (3, Value::Struct(table)), (4, Value::Struct(context))]);
         self.call("alter_table_with_environment_context", arguments).await.map(drop)
     }
 
@@ -188,12 +184,8 @@ impl Client {
     pub(super) async fn lock(&self, database: &str, table: &str, user: &str, host: &str) -> Result<(i64, Lock), Failure> {
         const EXCLUSIVE: i32 = 3;
         const TABLE: i32 = 2;
-        let component = Struct::new([
-            (1, Value::I32(EXCLUSIVE)),
-            (2, Value::I32(TABLE)),
-            (3, Value::text(database)),
-            (4, Value::text(table)),
-        ]);
+        let component =
+            Struct::new([(1, Value::I32(EXCLUSIVE)), (2, Value::I32(TABLE)), (3, Value::text(database)), (4, Value::text(table))]);
         let request = Struct::new([
             (1, Value::List(LIST, STRUCT, vec![Value::Struct(component)])),
             (3, Value::text(user)),

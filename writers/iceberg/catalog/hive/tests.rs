@@ -42,7 +42,8 @@ impl Metastore {
             ("hive.async.log.enabled", "false".into()),
         ];
         let properties = properties.map(|(name, value)| format!("<property><name>{name}</name><value>{value}</value></property>"));
-        std::fs::write(folder.path().join("hive-site.xml"), format!("<configuration>{}</configuration>", properties.concat())).expect("xml");
+        std::fs::write(folder.path().join("hive-site.xml"), format!("<configuration>{}</configuration>", properties.concat()))
+            .expect("xml");
         std::fs::write(folder.path().join("Hms.java"), MAIN).expect("java");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log");
         let mut server = Command::new("java")

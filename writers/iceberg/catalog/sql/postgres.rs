@@ -190,13 +190,14 @@ fn explain(error: tokio_postgres::Error, shown: &str) -> Failure {
         "23505" | "42P07" | "42710" => Failure::Taken(Error::new(Kind::Conflict, message)),
         // Serialisation, deadlock, lock not available, cancelled by a timeout: undone as a whole.
         "40001" | "40P01" | "55P03" | "57014" => Failure::Busy(Error::new(Kind::Storage, message)),
-        "42501" => Failure::Refused(
-            Error::new(Kind::Storage, message)
-                .hint("grant the user SELECT, INSERT, UPDATE and DELETE on iceberg_tables and iceberg_namespace_properties, or CREATE on the schema"),
-        ),
+        "42501" => Failure::Refused(Error::new(Kind::Storage, message).hint(
+            "grant the user SELECT, INSERT, UPDATE and DELETE on iceberg_tables and iceberg_namespace_properties, or CREATE on the schema",
+        )),
         "25006" => Failure::Refused(Error::new(Kind::Storage, message).hint("let `jdbc_url` name a server that takes writes")),
         // Connection, resources, operator, system: it may have happened.
-        other if ["08", "53", "57", "58", "XX"].iter().any(|class| other.starts_with(class)) => Failure::Lost(Error::new(Kind::Storage, message)),
+        other if ["08", "53", "57", "58", "XX"].iter().any(|class| other.starts_with(class)) => {
+            Failure::Lost(Error::new(Kind::Storage, message))
+        }
         _ => Failure::Refused(Error::new(Kind::Storage, message)),
     }
 }

@@ -90,7 +90,9 @@ fn explain(error: rusqlite::Error, file: &str) -> Failure {
     let code = error.sqlite_error_code();
     let built = |kind, message: String| Error::new(kind, message);
     match code {
-        Some(ErrorCode::ConstraintViolation) => Failure::Taken(built(Kind::Conflict, format!("{file}: the row is there already")).because(error)),
+        Some(ErrorCode::ConstraintViolation) => {
+            Failure::Taken(built(Kind::Conflict, format!("{file}: the row is there already")).because(error))
+        }
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Failure::Busy(
             built(Kind::Storage, format!("{file} is locked by another program for more than {} seconds", PATIENCE.as_secs()))
                 .hint("end the program that holds a transaction open in it, then run again"),

@@ -215,7 +215,19 @@ async fn the_database_of_a_catalog_is_reached_as_its_url_says() {
     let folder = TempDir::new().expect("folder");
     let (key, certificate) = (folder.path().join("k.pem"), folder.path().join("c.pem"));
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ])
         .arg("-keyout")
         .arg(&key)
         .arg("-out")
@@ -237,8 +249,12 @@ async fn the_database_of_a_catalog_is_reached_as_its_url_says() {
     admin.batch_execute("ALTER SYSTEM SET ssl = on").await.expect("ssl");
     admin.batch_execute("CREATE ROLE other LOGIN PASSWORD 'hunter2'; CREATE SCHEMA s AUTHORIZATION other").await.expect("a role");
     let hba = server.folder().join("data/pg_hba.conf");
-    let lines = "hostssl all other 127.0.0.1/32 scram-sha-256\nhostnossl all other 127.0.0.1/32 reject\nhost all postgres 127.0.0.1/32 trust\n";
-    admin.batch_execute(&format!("COPY (SELECT unnest(string_to_array($x${lines}$x$, E'\\n'))) TO '{}'", hba.display())).await.expect("hba");
+    let lines =
+        "hostssl all other 127.0.0.1/32 scram-sha-256\nhostnossl all other 127.0.0.1/32 reject\nhost all postgres 127.0.0.1/32 trust\n";
+    admin
+        .batch_execute(&format!("COPY (SELECT unnest(string_to_array($x${lines}$x$, E'\\n'))) TO '{}'", hba.display()))
+        .await
+        .expect("hba");
     admin.batch_execute("SELECT pg_reload_conf()").await.expect("reload");
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let port = server.port;

@@ -35,8 +35,7 @@ impl Connector {
             None if matches!(mode, Encryption::VerifyCa | Encryption::VerifyFull) => Some(system()?),
             _ => None,
         };
-        let verifier =
-            Verifier { algorithms: provider.signature_verification_algorithms, trust, names: mode == Encryption::VerifyFull };
+        let verifier = Verifier { algorithms: provider.signature_verification_algorithms, trust, names: mode == Encryption::VerifyFull };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::new(Kind::Bug, "cannot set up TLS").because(e))?

@@ -235,9 +235,17 @@ mod tests {
     #[test]
     fn wrong_urls_are_refused_without_repeating_them() {
         let wrong = [
-            "", "jdbc:mysql://h/hunter2", "jdbc:sqlite::memory:", "sqlite:///hunter2", "jdbc:sqlite:/x?mode=hunter2", "jdbc:sqlite:",
-            "jdbc:postgresql://h:99999/hunter2", "jdbc:postgresql://h/d?password=hunter2&colour=hunter2", "jdbc:postgresql://h/d?sslmode=hunter2",
-            "jdbc:postgresql://h/%FF", "hunter2",
+            "",
+            "jdbc:mysql://h/hunter2",
+            "jdbc:sqlite::memory:",
+            "sqlite:///hunter2",
+            "jdbc:sqlite:/x?mode=hunter2",
+            "jdbc:sqlite:",
+            "jdbc:postgresql://h:99999/hunter2",
+            "jdbc:postgresql://h/d?password=hunter2&colour=hunter2",
+            "jdbc:postgresql://h/d?sslmode=hunter2",
+            "jdbc:postgresql://h/%FF",
+            "hunter2",
         ];
         for url in wrong {
             let error = parse(url).expect_err(url);
