@@ -124,7 +124,14 @@ async fn every_key_of_azure_reaches_the_store() {
     // Read by a reader that others wrote, from a catalog in SQL.
     let folder = TempDir::new().expect("folder");
     let file = folder.path().join("c.db");
-    let sql = json!({"catalog_type": "jdbc", "jdbc_url": format!("jdbc:sqlite:{}", file.display()), "azure_account_key": KEY});
+    let sql = json!({
+        "catalog_type": "jdbc",
+        "jdbc_url": format!("jdbc:sqlite:{}", file.display()),
+        // The form that this reader knows.
+        "iceberg_s3_path": "abfss://lake/some/where",
+        "azure_account_name": ACCOUNT,
+        "azure_account_key": KEY,
+    });
     append(&lake(azurite.keys(sql)).await, &spec("db", "s", ""), "a", &[7]).await.expect("a commit");
     let theirs = json!({
         "type": "sql",

@@ -43,11 +43,7 @@ impl GcsOptions {
     /// A whole bucket. Sends nothing.
     pub(crate) fn bucket(&self, bucket: &str) -> Result<Storage> {
         let mut builder = match &self.service_account {
-            Some(key) => {
-                // What emulators and proxies without authentication are reached with.
-                let open = serde_json::from_str::<serde_json::Value>(key.expose()).is_ok_and(|key| key["disable_oauth"] == true);
-                GoogleCloudStorageBuilder::new().with_service_account_key(key.expose()).with_skip_signature(open)
-            }
+            Some(key) => GoogleCloudStorageBuilder::new().with_service_account_key(key.expose()),
             None => GoogleCloudStorageBuilder::from_env(),
         };
         if let Some(endpoint) = &self.endpoint {
