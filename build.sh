@@ -8,7 +8,10 @@ CACHE=${LAKEWARD_CACHE:-$HOME/.cache/lakeward}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
 # Readers that we did not write, for the tests, and a stand-in for AWS. DuckDB 2 has no extension packages yet.
-READERS=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-{iceberg,avro,httpfs}==1.5.5 'pyiceberg[sql-sqlite,sql-postgres,glue]==0.12.0' 'moto[server]==5.2.5')
+READERS=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
+         'moto[server]==5.2.5' 'pyiceberg[glue,hive,sql-sqlite,sql-postgres]==0.12.0' packaging==26.4 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
+# Azure's storage, for the tests.
+AZURITE=3.35.0
 CARGO_FUZZ=0.13.2
 PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pyarrow==26.0.1 connectorx==0.4.6
        adbc-driver-postgresql==1.13.0 dlt==1.31.0 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
@@ -95,6 +98,17 @@ need_readers() {
         echo "$*" > "$venv/.pins"
     fi
     export LAKEWARD_PYTHON=$venv/bin/python
+}
+
+# Azure's emulator, where npm is; without it, the tests that want it say so.
+need_azurite() {
+    local home=$CACHE/azurite
+    if command -v npm >/dev/null && [ "$(cat "$home/.pins" 2>/dev/null)" != "$AZURITE" ]; then
+        say "Preparing azurite $AZURITE in $home"
+        mkdir -p "$home"
+        npm install --prefix "$home" --no-audit --no-fund --silent "azurite@$AZURITE"
+        echo "$AZURITE" > "$home/.pins"
+    fi
 }
 
 # Cargo decides whether anything has to be built; it is silent when nothing has.
@@ -246,7 +260,7 @@ JSON
 # ---------------------------------------------------------------- commands
 
 run_tests() {
-    need_rust; need_postgres; need_readers venv "${READERS[@]}"
+    need_rust; need_postgres; need_readers venv "${READERS[@]}"; need_azurite
     # More threads than cores would have the servers of the tests fight each other.
     cargo test --manifest-path "$ROOT/Cargo.toml" --workspace "$@"
 }

@@ -1,10 +1,11 @@
-//! Where files are kept: a folder on a local disk, or a prefix of an S3 bucket.
+//! Where files are kept: a folder on a local disk, or a prefix of a bucket on S3, Google Cloud Storage or Azure.
 //!
 //! Promises: a file appears whole or not at all, and what was reported as written is still there
 //! after a power cut; memory per open upload is bounded; disk work never blocks the async threads;
 //! an error says what the user can do and never holds a credential. Knows nothing of tables,
 //! Parquet or commits.
 
+mod cloud;
 mod credentials;
 mod disk;
 mod options;
@@ -12,6 +13,7 @@ mod s3;
 mod trouble;
 mod upload;
 
+pub(crate) use cloud::{AzureOptions, GcsOptions};
 pub(crate) use options::StoreOptions;
 pub use s3::{S3Credentials, S3Options};
 pub use upload::Upload;
@@ -91,6 +93,12 @@ impl Storage {
         let root = options.url().into();
         let endpoint = options.endpoint.as_deref().map(Into::into);
         Ok(Self { place: Place::Bucket(s3::connect(options)?), root, endpoint, conditional: Arc::default(), fuse: Fuse::default() })
+    }
+
+    /// A bucket of any kind, shown as `root`.
+    fn bucket(store: Arc<dyn ObjectStore>, root: String, endpoint: Option<&str>) -> Self {
+        let endpoint = endpoint.map(Into::into);
+        Self { place: Place::Bucket(store), root: root.into(), endpoint, conditional: Arc::default(), fuse: Fuse::default() }
     }
 
     /// A folder or prefix of this place, as a place of its own.
@@ -412,6 +420,12 @@ impl Storage {
 
     /// Tries every operation that a sync will need, and leaves nothing behind.
     pub(crate) async fn check(&self) -> Result<()> {
+        self.check_files().await?;
+        self.conditional_puts_are_safe().await.map(drop)
+    }
+
+    /// [`Storage::check`] for those who need no conditional puts.
+    pub(crate) async fn check_files(&self) -> Result<()> {
         if let Place::Disk(root) = &self.place {
             let root = root.clone();
             return disk::blocking(move || disk::check(&root)).await;
@@ -426,8 +440,7 @@ impl Storage {
             return Err(Error::new(Kind::Storage, format!("{} does not give back what was written to it", self.root)));
         }
         self.copy_all(vec![(first.clone(), second.clone())]).await?;
-        self.delete(vec![first, second]).await?;
-        self.conditional_puts_are_safe().await.map(drop)
+        self.delete(vec![first, second]).await
     }
 
     /// Whether a path is that of a small write that was cut off.

@@ -4,8 +4,10 @@
 
 use super::catalog::Catalog;
 use super::catalog::filesystem::Filesystem;
+use super::catalog::hive::Hive;
+use super::catalog::sql::{Sql, Url};
 use super::io::Files;
-use crate::storage::{S3Credentials, S3Options, StoreOptions, default_region};
+use crate::storage::{AzureOptions, GcsOptions, S3Credentials, S3Options, StoreOptions, default_region};
 use crate::{Error, Kind, Result, Secret};
 use iceberg::spec::FormatVersion;
 use schemars::JsonSchema;
@@ -21,7 +23,7 @@ use std::sync::Arc;
 pub struct IcebergConfig {
     /// Kind of catalog: `filesystem` (nothing else to install), `glue`, `jdbc`, `hive`, `rest`, `lakekeeper`, `nessie`, `s3tables`, `unity`, `polaris`, `biglake`.
     pub catalog_type: Option<String>,
-    /// Name of the catalog.
+    /// Name of the catalog in a database that holds several (`jdbc`); `olake_iceberg` if it is not given.
     pub catalog_name: Option<String>,
     /// Warehouse: a path, a warehouse name, a table bucket's ARN or a catalog's name.
     pub iceberg_s3_path: Option<String>,
@@ -57,17 +59,19 @@ pub struct IcebergConfig {
     pub glue_region: Option<String>,
     /// Catalog id of Glue.
     pub glue_catalog_id: Option<String>,
-    /// URL of the database of a `jdbc` catalog.
+    /// Database of a `jdbc` catalog: `jdbc:sqlite:PATH` or `jdbc:postgresql://host:port/database?user=…&password=…&sslmode=…`; also
+    /// accepted: sslrootcert, currentSchema, ApplicationName, connectTimeout, and several hosts with commas between them.
     pub jdbc_url: Option<Secret>,
     /// User of the database of a `jdbc` catalog.
     pub jdbc_username: Option<String>,
     /// Password of the database of a `jdbc` catalog.
     pub jdbc_password: Option<Secret>,
-    /// URI of a Hive metastore.
+    /// Hive metastore: `thrift://host:port`, or several with commas between them, of which the first that answers is used.
     pub hive_uri: Option<String>,
     /// Connections to the Hive metastore.
+    #[schemars(extend("x-no-effect" = "one connection is enough, because commits wait for each other anyway"))]
     pub hive_clients: Option<i64>,
-    /// SASL to the Hive metastore.
+    /// SASL (Kerberos) to the Hive metastore; true is refused.
     pub hive_sasl_enabled: Option<bool>,
     /// URL of a REST catalog.
     pub rest_catalog_url: Option<String>,
@@ -87,12 +91,28 @@ pub struct IcebergConfig {
     pub rest_signing_name: Option<String>,
     /// Region for SigV4.
     pub rest_signing_region: Option<String>,
-    /// Google service account.
+    /// Key of a Google service account, as the JSON text that Google hands out: for tables on `gs://` too.
     pub gcp_service_account_json: Option<Secret>,
     /// Google authentication scopes.
     pub gcp_auth_scopes: Option<String>,
     /// Google project.
     pub gcp_project_id: Option<String>,
+    /// Address of a store that speaks Google Cloud Storage's protocol, `http(s)://host:port`.
+    pub gcs_endpoint: Option<String>,
+    /// Azure storage account, for URIs that name none (`az://container/path`).
+    pub azure_account_name: Option<String>,
+    /// Key of the Azure storage account.
+    pub azure_account_key: Option<Secret>,
+    /// Shared access signature for Azure storage.
+    pub azure_sas_token: Option<Secret>,
+    /// Id of an application of Azure's directory; with `azure_client_secret` and `azure_tenant_id`.
+    pub azure_client_id: Option<String>,
+    /// The application's secret.
+    pub azure_client_secret: Option<Secret>,
+    /// Directory (tenant) of the application.
+    pub azure_tenant_id: Option<String>,
+    /// Address of a store that speaks Azure's protocol, `http(s)://host:port[/account]`.
+    pub azure_endpoint: Option<String>,
     /// OLake's Arrow path.
     #[schemars(extend("x-no-effect" = "rows always travel as Arrow"))]
     pub arrow_writes: Option<bool>,
@@ -165,6 +185,24 @@ const RETRIES: usize = 8;
 impl IcebergConfig {
     /// Checks everything that can be checked without a connection.
     pub fn validate(&self) -> Result<()> {
+        let application = [self.azure_client_id.is_some(), self.azure_client_secret.is_some(), self.azure_tenant_id.is_some()];
+        if application.contains(&true) && self.azure().application.is_none() {
+            return Err(wrong("of `azure_client_id`, `azure_client_secret` and `azure_tenant_id` one is given without the others")
+                .hint("give all three, or none"));
+        }
+        if self.azure_account_key.is_some() && self.azure_sas_token.is_some() {
+            return Err(wrong("`azure_account_key` and `azure_sas_token` are both given").hint("remove one of them"));
+        }
+        match self.kind() {
+            "jdbc" => {
+                self.jdbc_url()?;
+                self.warehouse()?;
+            }
+            "hive" => {
+                Hive::new(self.hive_uri()?, None, Files::new(StoreOptions::default()))?;
+            }
+            _ => {}
+        }
         self.settings().map(drop)
     }
 
@@ -213,8 +251,31 @@ impl IcebergConfig {
         let files = Files::new(self.stores(&self.warehouse()?).await);
         match self.kind() {
             "filesystem" => Ok(Catalog::Filesystem(Arc::new(Filesystem::new(&self.warehouse()?, files)))),
-            other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem"))),
+            "jdbc" => {
+                let url = self.jdbc_url()?;
+                let name = first(&[&self.catalog_name]).unwrap_or("olake_iceberg");
+                Ok(Catalog::Sql(Arc::new(Sql::new(url, name, &self.warehouse()?, files)?)))
+            }
+            "hive" => {
+                let warehouse = first(&[&self.iceberg_s3_path, &self.s3_path]).map(|_| self.warehouse()).transpose()?;
+                Ok(Catalog::Hive(Arc::new(Hive::new(self.hive_uri()?, warehouse.as_deref(), files)?)))
+            }
+            other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem, hive, jdbc"))),
         }
+    }
+
+    fn jdbc_url(&self) -> Result<Url> {
+        let empty = || wrong("`jdbc_url` is empty").hint("write jdbc:sqlite:/path/catalog.db or jdbc:postgresql://host:port/database");
+        let url = self.jdbc_url.as_ref().filter(|url| !url.is_empty()).ok_or_else(empty)?;
+        Url::parse(url, first(&[&self.jdbc_username]), self.jdbc_password.as_ref().filter(|password| !password.is_empty()))
+    }
+
+    fn hive_uri(&self) -> Result<&str> {
+        if self.hive_sasl_enabled == Some(true) {
+            return Err(wrong("`hive_sasl_enabled` is true, and SASL (Kerberos) to a Hive metastore is not supported")
+                .hint("set it to false and let the metastore accept connections without SASL, or use another catalog"));
+        }
+        first(&[&self.hive_uri]).ok_or_else(|| wrong("`hive_uri` is empty").hint("write thrift://host:9083"))
     }
 
     fn kind(&self) -> &str {
@@ -232,6 +293,26 @@ impl IcebergConfig {
         // Absolute, so that a later change of the working directory cannot split a table in two.
         let absolute = std::path::absolute(path).map_err(|e| wrong(format!("`iceberg_s3_path` {path:?} is no path")).because(e))?;
         Ok(format!("file://{}", absolute.display()).trim_end_matches('/').to_owned())
+    }
+
+    pub(super) fn gcs(&self) -> GcsOptions {
+        GcsOptions { service_account: given(&self.gcp_service_account_json), endpoint: endpoint(&self.gcs_endpoint), retries: RETRIES }
+    }
+
+    pub(super) fn azure(&self) -> AzureOptions {
+        let application = match (first(&[&self.azure_client_id]), given(&self.azure_client_secret), first(&[&self.azure_tenant_id])) {
+            (Some(id), Some(secret), Some(tenant)) => Some((id.to_owned(), secret, tenant.to_owned())),
+            _ => None,
+        };
+        AzureOptions {
+            account: first(&[&self.azure_account_name]).map(str::to_owned),
+            account_key: given(&self.azure_account_key),
+            sas_token: given(&self.azure_sas_token),
+            application,
+            authority: endpoint(&std::env::var("AZURE_AUTHORITY_HOST").ok()),
+            endpoint: endpoint(&self.azure_endpoint),
+            retries: RETRIES,
+        }
     }
 
     /// How stores are reached.
@@ -266,7 +347,7 @@ impl IcebergConfig {
             credentials,
             retries: RETRIES,
         });
-        StoreOptions { s3 }
+        StoreOptions { s3, gcs: self.gcs(), azure: self.azure() }
     }
 }
 
@@ -280,6 +361,16 @@ fn cache() -> PathBuf {
 /// The first that is written and not empty.
 fn first<'c>(texts: &[&'c Option<String>]) -> Option<&'c str> {
     texts.iter().filter_map(|text| text.as_deref()).map(str::trim).find(|text| !text.is_empty())
+}
+
+/// A secret that is written and not empty.
+fn given(secret: &Option<Secret>) -> Option<Secret> {
+    secret.clone().filter(|secret| !secret.is_empty())
+}
+
+/// A store's address, without a slash at its end.
+fn endpoint(url: &Option<String>) -> Option<String> {
+    first(&[url]).map(|url| url.trim_end_matches('/').to_owned())
 }
 
 fn wrong(message: impl Into<String>) -> Error {

@@ -1,6 +1,6 @@
 //! Files by URI: where Iceberg's metadata says that something is, on whatever store that is.
 //!
-//! `s3://bucket/key` (also `s3a`, `s3n`), `gs://bucket/key`, `abfss://container@account.host/key` (also `abfs`, `wasb`, `wasbs`),
+//! `s3://bucket/key` (also `s3a`, `s3n`), `gs://bucket/key` (also `gcs`), `abfss://container@account.host/key` (also `abfs`, `wasb`, `wasbs`, `az`),
 //! `file:///path`, `file:/path` and a plain absolute path. Stores are opened once per bucket and shared. A URI is taken as it
 //! stands, as Iceberg's own libraries do: `%20` in it is three characters of the name. Knows no tables.
 
@@ -78,6 +78,8 @@ impl Files {
                 let storage = match scheme {
                     Scheme::Local => Storage::local("/"),
                     Scheme::S3 => self.0.options.s3_bucket(authority)?,
+                    Scheme::Gcs => self.0.options.gcs.bucket(authority)?,
+                    Scheme::Azure => self.0.options.azure.container(authority)?,
                 };
                 open.insert(name, storage.clone());
                 storage
@@ -130,7 +132,7 @@ impl Files {
 pub(crate) struct Uri<'a> {
     /// Kind of store.
     pub(crate) scheme: Scheme,
-    /// Bucket; empty for local files.
+    /// Bucket, or container with its account's host; empty for local files.
     pub(crate) authority: &'a str,
     /// Path within, without a leading slash.
     pub(crate) key: &'a str,
@@ -143,21 +145,32 @@ pub(crate) enum Scheme {
     Local,
     /// S3, and what speaks its protocol.
     S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure's blobs, by whichever of its names.
+    Azure,
 }
 
 impl<'a> Uri<'a> {
     /// Takes a URI apart.
     pub(crate) fn split(uri: &'a str) -> Result<Self> {
         let Some((scheme, rest)) = uri.split_once(':') else { return Self::local(uri, uri) };
+        let bucket = |scheme, example: &str| match rest.strip_prefix("//").and_then(|rest| rest.split_once('/').or(Some((rest, "")))) {
+            Some((authority, key)) if !authority.is_empty() && !authority.starts_with('@') => {
+                Ok(Self { scheme, authority, key: key.trim_matches('/') })
+            }
+            _ => Err(Error::new(Kind::Config, format!("{uri:?} names no bucket")).hint(format!("write {example}"))),
+        };
         match scheme {
-            "s3" | "s3a" | "s3n" => match rest.strip_prefix("//").and_then(|rest| rest.split_once('/').or(Some((rest, "")))) {
-                Some((bucket, key)) if !bucket.is_empty() => Ok(Self { scheme: Scheme::S3, authority: bucket, key: key.trim_matches('/') }),
-                _ => Err(Error::new(Kind::Config, format!("{uri:?} names no bucket")).hint("write s3://bucket/path")),
-            },
+            "s3" | "s3a" | "s3n" => bucket(Scheme::S3, "s3://bucket/path"),
+            "gs" | "gcs" => bucket(Scheme::Gcs, "gs://bucket/path"),
+            "abfss" | "abfs" | "wasbs" | "wasb" | "az" => bucket(Scheme::Azure, "abfss://container@account.dfs.core.windows.net/path"),
             "file" => Self::local(uri, rest.strip_prefix("//").unwrap_or(rest)),
             _ if uri.starts_with('/') => Self::local(uri, uri),
             _ => {
-                Err(Error::new(Kind::Config, format!("{uri:?} is on a store of another kind, accepted: s3://, file:// and absolute paths")))
+                let message =
+                    format!("{uri:?} is on a store of another kind, accepted: s3://, gs://, abfss://, file:// and absolute paths");
+                Err(Error::new(Kind::Config, message))
             }
         }
     }
@@ -322,7 +335,10 @@ mod tests {
         assert_eq!(split("file:///tmp/x").expect("file"), (Scheme::Local, "", "tmp/x"));
         assert_eq!(split("file:/tmp/x").expect("file"), (Scheme::Local, "", "tmp/x"));
         assert_eq!(split("/tmp/a:b/").expect("path"), (Scheme::Local, "", "tmp/a:b"));
-        for wrong in ["s3://", "s3:///x", "tmp/x", "file://tmp/x", "ftp://x/y"] {
+        assert_eq!(split("gs://b/a").expect("gs"), (Scheme::Gcs, "b", "a"));
+        assert_eq!(split("abfss://c@a.dfs.core.windows.net/k/l").expect("abfss"), (Scheme::Azure, "c@a.dfs.core.windows.net", "k/l"));
+        assert_eq!(split("az://c/k").expect("az"), (Scheme::Azure, "c", "k"));
+        for wrong in ["s3://", "s3:///x", "gs://", "abfss://@a.b/c", "tmp/x", "file://tmp/x", "ftp://x/y"] {
             assert!(Uri::split(wrong).is_err(), "{wrong}");
         }
     }

@@ -107,4 +107,8 @@ impl Destination for Iceberg {
 }
 
 #[cfg(test)]
+mod cloud_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -3,17 +3,16 @@
 use super::catalog::filesystem::Filesystem;
 use super::io::Files;
 use super::manifest::{alive, current};
+use super::testing::subject;
 use super::*;
-use crate::conformance::{self, Subject, ids};
-use crate::storage::StoreOptions;
+use crate::conformance::{self, ids};
 use chrono::DateTime;
-use futures::FutureExt;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-fn resources() -> Resources {
+pub(super) fn resources() -> Resources {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool");
     Resources { pool: Arc::new(pool), row_group_bytes: 4 << 20, now: DateTime::UNIX_EPOCH }
 }
@@ -25,21 +24,20 @@ fn warehouse(root: &Path, files: Files) -> Iceberg {
 }
 
 /// The data files of the current snapshot.
-async fn data_files(root: &Path, spec: &TableSpec) -> Option<Vec<PathBuf>> {
-    let lake = warehouse(root, Files::new(StoreOptions::default()));
+async fn data_files(lake: &Iceberg, spec: &TableSpec) -> Option<Vec<PathBuf>> {
     let loaded = lake.catalog.load(&lake.name(&spec.database, &spec.name)).await.expect("load")?;
     let mut files = Vec::new();
     for manifest in current(&loaded.files, &loaded.metadata).await.expect("manifests") {
         for entry in alive(&loaded.files, &manifest).await.expect("entries") {
-            files.push(PathBuf::from(entry.file_path().strip_prefix("file://").expect("local")));
+            files.push(PathBuf::from(entry.file_path().strip_prefix("file:").expect("local")));
         }
     }
     Some(files)
 }
 
-async fn rows(root: PathBuf, spec: TableSpec) -> Option<Vec<i64>> {
+pub(super) async fn rows(lake: &Iceberg, spec: TableSpec) -> Option<Vec<i64>> {
     let mut batches = Vec::new();
-    for file in data_files(&root, &spec).await? {
+    for file in data_files(lake, &spec).await? {
         let file = std::fs::File::open(&file).expect("a file that a snapshot names");
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet").build().expect("reader");
         batches.extend(reader.map(|batch| batch.expect("batch")));
@@ -48,14 +46,13 @@ async fn rows(root: PathBuf, spec: TableSpec) -> Option<Vec<i64>> {
 }
 
 /// Files that no snapshot of the table names, the older ones included.
-async fn leftovers(root: PathBuf, spec: TableSpec) -> Vec<String> {
-    let lake = warehouse(&root, Files::new(StoreOptions::default()));
+pub(super) async fn leftovers(lake: &Iceberg, root: PathBuf, spec: TableSpec) -> Vec<String> {
     let mut named = Vec::new();
     if let Some(loaded) = lake.catalog.load(&lake.name(&spec.database, &spec.name)).await.expect("load") {
         for snapshot in loaded.metadata.snapshots() {
-            for manifest in super::manifest::of(&loaded.files, &loaded.metadata, snapshot).await.expect("manifests") {
+            for manifest in manifest::of(&loaded.files, &loaded.metadata, snapshot).await.expect("manifests") {
                 for entry in alive(&loaded.files, &manifest).await.expect("entries") {
-                    named.push(PathBuf::from(entry.file_path().strip_prefix("file://").expect("local")));
+                    named.push(PathBuf::from(entry.file_path().strip_prefix("file:").expect("local")));
                 }
             }
         }
@@ -82,28 +79,6 @@ async fn leftovers(root: PathBuf, spec: TableSpec) -> Vec<String> {
 async fn the_contract_is_kept() {
     let folder = TempDir::new().expect("folder");
     let root = folder.path().to_owned();
-    let subject = Subject {
-        fresh: {
-            let root = root.clone();
-            Box::new(move || {
-                let root = root.clone();
-                async move { warehouse(&root, Files::new(StoreOptions::default())) }.boxed()
-            })
-        },
-        dying: Some({
-            let root = root.clone();
-            Box::new(move |count| {
-                let root = root.clone();
-                async move { warehouse(&root, Files::failing_after(count)) }.boxed()
-            })
-        }),
-        rows: {
-            let root = root.clone();
-            Box::new(move |spec| rows(root.clone(), spec).boxed())
-        },
-        leftovers: Box::new(move |spec| leftovers(root.clone(), spec).boxed()),
-        replaces_in_one_step: true,
-        decides_in_one_step: true,
-    };
+    let subject = subject(folder.path(), Arc::new(move |files| warehouse(&root, files)));
     conformance::all(&subject).await;
 }

@@ -1,5 +1,6 @@
 //! How stores of each kind are reached, before it is known which buckets there are.
 
+use super::cloud::{AzureOptions, GcsOptions};
 use super::{S3Options, Storage};
 use crate::{Error, Kind, Result};
 
@@ -8,6 +9,10 @@ use crate::{Error, Kind, Result};
 pub(crate) struct StoreOptions {
     /// S3 and what speaks its protocol; bucket and prefix are filled in for each bucket.
     pub(crate) s3: Option<S3Options>,
+    /// Google Cloud Storage.
+    pub(crate) gcs: GcsOptions,
+    /// Azure.
+    pub(crate) azure: AzureOptions,
 }
 
 impl StoreOptions {

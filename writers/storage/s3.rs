@@ -57,22 +57,28 @@ impl S3Options {
     }
 }
 
+/// When requests are sent again.
+pub(super) fn retry(retries: usize) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(15), base: 2.0 },
+        max_retries: retries,
+        retry_timeout: Duration::from_secs(180),
+    }
+}
+
+/// How long requests may take: time for a part on a slow line, or for the store to copy the largest file.
+pub(super) fn client(plain: bool) -> ClientOptions {
+    ClientOptions::new().with_allow_http(plain).with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(180))
+}
+
 /// A client for the prefix. Sends nothing.
 pub(super) fn connect(options: S3Options) -> Result<Arc<dyn ObjectStore>> {
-    let retry = RetryConfig {
-        backoff: BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(15), base: 2.0 },
-        max_retries: options.retries,
-        retry_timeout: Duration::from_secs(180),
-    };
     let plain = options.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
-    // Time for a part on a slow line, or for the store to copy the largest file.
-    let client =
-        ClientOptions::new().with_allow_http(plain).with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(180));
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&options.bucket)
         .with_region(&options.region)
-        .with_client_options(client)
-        .with_retry(retry)
+        .with_client_options(client(plain))
+        .with_retry(retry(options.retries))
         .with_virtual_hosted_style_request(!options.path_style);
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(match endpoint.split_once("://") {

@@ -5,13 +5,17 @@
 //! ([`CommitError::Conflict`]), and so is who cannot know ([`CommitError::Unknown`]). Does not know what a commit contains.
 
 pub(crate) mod filesystem;
+pub(crate) mod hive;
 pub(crate) mod pointer;
+pub(crate) mod sql;
 
 use super::io::Files;
 use crate::{Error, Result};
 use filesystem::Filesystem;
+use hive::Hive;
 use iceberg::spec::{FormatVersion, Schema, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
+use sql::Sql;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +81,10 @@ impl From<Error> for CommitError {
 pub(crate) enum Catalog {
     /// Folders, as Hadoop's catalog lays them out.
     Filesystem(Arc<Filesystem>),
+    /// A Hive Metastore.
+    Hive(Arc<Hive>),
+    /// Rows of a database.
+    Sql(Arc<Sql>),
 }
 
 impl Catalog {
@@ -84,6 +92,8 @@ impl Catalog {
     pub(crate) async fn check(&self) -> Result<()> {
         match self {
             Self::Filesystem(catalog) => catalog.check().await,
+            Self::Hive(catalog) => catalog.check().await,
+            Self::Sql(catalog) => catalog.check().await,
         }
     }
 
@@ -91,6 +101,8 @@ impl Catalog {
     pub(crate) async fn load(&self, table: &TableName) -> Result<Option<Loaded>> {
         match self {
             Self::Filesystem(catalog) => catalog.load(table).await,
+            Self::Hive(catalog) => catalog.load(table).await,
+            Self::Sql(catalog) => catalog.load(table).await,
         }
     }
 
@@ -98,6 +110,8 @@ impl Catalog {
     pub(crate) async fn create(&self, table: &TableName, creation: Creation) -> Result<Loaded> {
         match self {
             Self::Filesystem(catalog) => catalog.create(table, creation).await,
+            Self::Hive(catalog) => catalog.create(table, creation).await,
+            Self::Sql(catalog) => catalog.create(table, creation).await,
         }
     }
 
@@ -111,6 +125,8 @@ impl Catalog {
     ) -> Result<Loaded, CommitError> {
         match self {
             Self::Filesystem(catalog) => catalog.commit(table, base, requirements, updates).await,
+            Self::Hive(catalog) => catalog.commit(table, base, requirements, updates).await,
+            Self::Sql(catalog) => catalog.commit(table, base, requirements, updates).await,
         }
     }
 
@@ -118,6 +134,8 @@ impl Catalog {
     pub(crate) async fn drop_table(&self, table: &TableName) -> Result<()> {
         match self {
             Self::Filesystem(catalog) => catalog.drop_table(table).await,
+            Self::Hive(catalog) => catalog.drop_table(table).await,
+            Self::Sql(catalog) => catalog.drop_table(table).await,
         }
     }
 }

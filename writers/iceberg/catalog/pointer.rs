@@ -121,6 +121,24 @@ pub(crate) async fn tidy(files: &Files, before: &TableMetadata, after: &TableMet
     }
 }
 
+/// Removes a metadata file that nothing has come to point to. Failing to is no failure of what was done.
+pub(crate) async fn discard(files: &Files, location: String) {
+    if let Err(error) = files.delete(&[location]).await {
+        tracing::warn!("{error}; a metadata file that nothing points to stays");
+    }
+}
+
+/// Removes the folder of a table that the catalog has forgotten; but not if that folder is more than the table's.
+pub(crate) async fn remove(files: &Files, warehouse: &str, metadata: &TableMetadata) -> Result<()> {
+    let location = metadata.location().trim_end_matches('/');
+    let (storage, path) = files.place(location)?;
+    if path.is_root() || format!("{}/", warehouse.trim_end_matches('/')).starts_with(&format!("{location}/")) {
+        tracing::warn!("{location} is not the folder of one table: its files stay");
+        return Ok(());
+    }
+    storage.remove_folder(&path).await
+}
+
 /// A committed table.
 pub(crate) fn loaded(base: &Loaded, metadata: TableMetadata, metadata_location: String, version: Option<String>) -> Loaded {
     Loaded { metadata: Arc::new(metadata), metadata_location, version, files: base.files.clone() }
