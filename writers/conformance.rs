@@ -330,7 +330,7 @@ pub async fn a_crash_leaves_the_old_or_the_new<D: Destination>(subject: &Subject
     // What fails while a finished commit is tidied is not reported; so some more steps are tried.
     while survived < 12 {
         assert!(steps < 500, "a commit has fewer steps");
-        let name = format!("killed-{how:?}-{steps}");
+        let name = format!("killed-{how:?}-{steps}").to_lowercase();
         drop(prepared(subject, &name).await);
         let (parts, result) = run_until_killed(&dying(steps).await, &name, how).await;
         survived += i32::from(result.is_ok());

@@ -2,6 +2,8 @@
 //!
 //! Nothing looks at the keys after [`IcebergConfig::settings`] and [`IcebergConfig::catalog`].
 
+mod remote;
+
 use super::catalog::Catalog;
 use super::catalog::filesystem::Filesystem;
 use super::io::Files;
@@ -44,7 +46,7 @@ pub struct IcebergConfig {
     pub s3_path_style: Option<bool>,
     /// Create tables without identifier fields.
     pub no_identifier_fields: Option<bool>,
-    /// Use the `glue_` keys below.
+    /// Use the `glue_` keys below; without it they have no effect.
     pub glue_additional_config: Option<bool>,
     /// Endpoint of Glue.
     pub glue_endpoint: Option<String>,
@@ -68,29 +70,29 @@ pub struct IcebergConfig {
     pub hive_clients: Option<i64>,
     /// SASL to the Hive metastore.
     pub hive_sasl_enabled: Option<bool>,
-    /// URL of a REST catalog.
+    /// URL of a REST catalog: what stands before `/v1/config`.
     pub rest_catalog_url: Option<String>,
-    /// Authentication of a REST catalog.
+    /// How a REST catalog is asked: `none`, `token`, `oauth2`, `sigv4`, `google`. Empty: as the other keys suggest.
     pub rest_auth_type: Option<String>,
     /// Bearer token.
     pub token: Option<Secret>,
-    /// OAuth2 client credential.
+    /// OAuth2 client credential: `client-id:client-secret`, or a secret alone.
     pub credential: Option<Secret>,
-    /// OAuth2 scope.
+    /// OAuth2 scope; empty is `catalog`.
     pub scope: Option<String>,
-    /// OAuth2 token endpoint.
+    /// Where OAuth2 tokens are given; empty is `<rest_catalog_url>/v1/oauth/tokens`.
     pub oauth2_uri: Option<String>,
     /// Sign requests with AWS SigV4.
     pub rest_signing_v_4: Option<bool>,
-    /// Service name for SigV4.
+    /// Service name for SigV4; empty is `execute-api`.
     pub rest_signing_name: Option<String>,
-    /// Region for SigV4.
+    /// Region for SigV4; empty is `aws_region`.
     pub rest_signing_region: Option<String>,
-    /// Google service account.
+    /// Key file of a Google service account, as text.
     pub gcp_service_account_json: Option<Secret>,
-    /// Google authentication scopes.
+    /// What Google is asked for, separated by commas; empty is the cloud platform.
     pub gcp_auth_scopes: Option<String>,
-    /// Google project.
+    /// Google project that requests are billed to.
     pub gcp_project_id: Option<String>,
     /// OLake's Arrow path.
     #[schemars(extend("x-no-effect" = "rows always travel as Arrow"))]
@@ -136,12 +138,13 @@ pub(crate) struct Settings {
 }
 
 /// How often a request that failed for a passing reason is sent again: about a minute's worth.
-const RETRIES: usize = 8;
+pub(crate) const RETRIES: usize = 8;
 
 impl IcebergConfig {
     /// Checks everything that can be checked without a connection.
     pub fn validate(&self) -> Result<()> {
-        self.settings().map(drop)
+        self.settings()?;
+        self.check_remote()
     }
 
     /// The size that a file of a large table should have, below the one at which it is closed: what is left over beyond that would
@@ -168,7 +171,7 @@ impl IcebergConfig {
         properties.extend(self.table_properties.clone());
         Ok(Settings {
             namespace: first(&[&self.iceberg_db, &self.database]).unwrap_or_default().to_owned(),
-            identifiers: !self.no_identifier_fields.unwrap_or(false),
+            identifiers: !self.no_identifier_fields.unwrap_or(self.kind() == "unity"),
             properties,
             format_version,
         })
@@ -176,7 +179,11 @@ impl IcebergConfig {
 
     /// The catalog. AWS is asked for the region at most.
     pub(crate) async fn catalog(&self) -> Result<Catalog> {
-        let files = Files::new(self.stores().await);
+        let stores = self.stores().await;
+        if let Some(remote) = Box::pin(self.remote(stores.clone())).await? {
+            return Ok(remote);
+        }
+        let files = Files::new(stores);
         match self.kind() {
             "filesystem" => Ok(Catalog::Filesystem(Arc::new(Filesystem::new(&self.warehouse()?, files)))),
             other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem"))),
@@ -200,6 +207,18 @@ impl IcebergConfig {
         Ok(format!("file://{}", absolute.display()).trim_end_matches('/').to_owned())
     }
 
+    /// Who asks AWS.
+    fn aws_credentials(&self) -> S3Credentials {
+        match (self.aws_access_key.as_ref(), self.aws_secret_key.as_ref()) {
+            (Some(access), Some(secret)) if !access.is_empty() && !secret.is_empty() => S3Credentials::Keys {
+                access: access.clone(),
+                secret: secret.clone(),
+                session: self.aws_session_token.clone().unwrap_or_default(),
+            },
+            _ => S3Credentials::Chain { profile: first(&[&self.aws_profile]).map(str::to_owned) },
+        }
+    }
+
     /// How stores are reached.
     async fn stores(&self) -> StoreOptions {
         let endpoint = self
@@ -207,19 +226,10 @@ impl IcebergConfig {
             .as_deref()
             .map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned())
             .filter(|endpoint| !endpoint.is_empty());
-        let profile = self.aws_profile.as_deref().map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned);
-        let keys = (self.aws_access_key.as_ref(), self.aws_secret_key.as_ref());
-        let credentials = match keys {
-            (Some(access), Some(secret)) if !access.is_empty() && !secret.is_empty() => S3Credentials::Keys {
-                access: access.clone(),
-                secret: secret.clone(),
-                session: self.aws_session_token.clone().unwrap_or_default(),
-            },
-            _ => S3Credentials::Chain { profile: profile.clone() },
-        };
+        let credentials = self.aws_credentials();
         let region = match first(&[&self.aws_region]) {
             Some(region) => Some(region.to_owned()),
-            None => default_region(profile.as_deref()).await.or(endpoint.is_some().then(|| "us-east-1".to_owned())),
+            None => default_region(first(&[&self.aws_profile])).await.or(endpoint.is_some().then(|| "us-east-1".to_owned())),
         };
         let s3 = region.map(|region| S3Options {
             bucket: String::new(),

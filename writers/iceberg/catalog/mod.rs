@@ -5,13 +5,22 @@
 //! ([`CommitError::Conflict`]), and so is who cannot know ([`CommitError::Unknown`]). Does not know what a commit contains.
 
 pub(crate) mod filesystem;
+pub(crate) mod glue;
+pub(crate) mod google;
+pub(crate) mod http;
 pub(crate) mod pointer;
+pub(crate) mod rest;
+pub(crate) mod s3tables;
+pub(crate) mod sigv4;
 
 use super::io::Files;
 use crate::{Error, Result};
 use filesystem::Filesystem;
+use glue::Glue;
 use iceberg::spec::{FormatVersion, Schema, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
+use rest::Rest;
+use s3tables::S3Tables;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +86,12 @@ impl From<Error> for CommitError {
 pub(crate) enum Catalog {
     /// Folders, as Hadoop's catalog lays them out.
     Filesystem(Arc<Filesystem>),
+    /// AWS Glue.
+    Glue(Arc<Glue>),
+    /// A server that speaks Iceberg's REST protocol.
+    Rest(Arc<Rest>),
+    /// A table bucket of S3, by its own API.
+    S3Tables(Arc<S3Tables>),
 }
 
 impl Catalog {
@@ -84,6 +99,9 @@ impl Catalog {
     pub(crate) async fn check(&self) -> Result<()> {
         match self {
             Self::Filesystem(catalog) => catalog.check().await,
+            Self::Glue(catalog) => Box::pin(catalog.check()).await,
+            Self::Rest(catalog) => Box::pin(catalog.check()).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.check()).await,
         }
     }
 
@@ -91,6 +109,9 @@ impl Catalog {
     pub(crate) async fn load(&self, table: &TableName) -> Result<Option<Loaded>> {
         match self {
             Self::Filesystem(catalog) => catalog.load(table).await,
+            Self::Glue(catalog) => Box::pin(catalog.load(table)).await,
+            Self::Rest(catalog) => Box::pin(catalog.load(table)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.load(table)).await,
         }
     }
 
@@ -98,6 +119,9 @@ impl Catalog {
     pub(crate) async fn create(&self, table: &TableName, creation: Creation) -> Result<Loaded> {
         match self {
             Self::Filesystem(catalog) => catalog.create(table, creation).await,
+            Self::Glue(catalog) => Box::pin(catalog.create(table, creation)).await,
+            Self::Rest(catalog) => Box::pin(catalog.create(table, creation)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.create(table, creation)).await,
         }
     }
 
@@ -111,6 +135,9 @@ impl Catalog {
     ) -> Result<Loaded, CommitError> {
         match self {
             Self::Filesystem(catalog) => catalog.commit(table, base, requirements, updates).await,
+            Self::Glue(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
+            Self::Rest(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
         }
     }
 
@@ -118,6 +145,9 @@ impl Catalog {
     pub(crate) async fn drop_table(&self, table: &TableName) -> Result<()> {
         match self {
             Self::Filesystem(catalog) => catalog.drop_table(table).await,
+            Self::Glue(catalog) => Box::pin(catalog.drop_table(table)).await,
+            Self::Rest(catalog) => Box::pin(catalog.drop_table(table)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.drop_table(table)).await,
         }
     }
 }
