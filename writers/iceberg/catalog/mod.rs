@@ -151,3 +151,10 @@ impl Catalog {
         }
     }
 }
+
+#[cfg(test)]
+mod glue_tests;
+#[cfg(test)]
+pub(crate) mod harness;
+#[cfg(test)]
+mod rest_tests;

@@ -87,8 +87,8 @@ impl Rest {
 
     /// With stores that misbehave.
     #[cfg(test)]
-    pub(crate) fn with_files(self, files: Files) -> Self {
-        Self { given: Some(files), ..self }
+    pub(crate) fn misbehave(&mut self, files: Files) {
+        self.given = Some(files);
     }
 
     pub(super) async fn check(&self) -> Result<()> {
@@ -255,9 +255,13 @@ impl Rest {
         if !answer.is_ok() && answer.status != 404 {
             return Err(answer.error());
         }
+        // What no snapshot names, the server does not know; and it may purge later than now, or not at all.
         let location = loaded.metadata.location();
-        let (storage, path) = loaded.files.place(location)?;
-        if let Err(error) = storage.remove_folder(&path).await {
+        let removed = match loaded.files.place(location) {
+            Ok((storage, path)) => storage.remove_folder(&path).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
             tracing::warn!("{error}; what the catalog does not remove of {table} stays at {location}");
         }
         self.reached.lock().await.remove(table);

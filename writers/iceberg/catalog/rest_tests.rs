@@ -1,0 +1,425 @@
+//! REST catalogs against rustberg, read and written with PyIceberg as well.
+//!
+//! rustberg neither gives tokens nor loses answers: where these are needed, a proxy in front of it plays the token server, changes
+//! answers on their way, or keeps them.
+
+use super::harness::{
+    Fresh, append, configured_rustberg, keeps_the_promises, lake, lake_with, pyiceberg, rows, rustberg, stage, writers_race,
+};
+use super::{Catalog, TableName};
+use crate::conformance::spec;
+use crate::iceberg::io::Files;
+use crate::storage::tests::{ACCESS, S3Server, SECRET};
+use crate::{Commit, Destination, Kind, Table, TableSpec, Token};
+use bytes::Bytes;
+use futures::FutureExt;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+fn keys(endpoint: &str) -> Value {
+    json!({"catalog_type": "rest", "rest_catalog_url": endpoint, "iceberg_db": "conformance"})
+}
+
+fn fresh(keys: Value) -> Fresh {
+    Arc::new(move |dying: Option<Files>| {
+        let keys = keys.clone();
+        async move {
+            lake_with(&keys, |catalog| {
+                if let (Catalog::Rest(rest), Some(dying)) = (catalog, dying) {
+                    Arc::get_mut(rest).expect("nobody else has it").misbehave(dying);
+                }
+            })
+            .await
+        }
+        .boxed()
+    })
+}
+
+#[tokio::test]
+async fn the_contract_is_kept_with_a_rest_catalog() {
+    let folder = TempDir::new().expect("folder");
+    let Some(server) = rustberg(folder.path()) else { return };
+    let fresh = fresh(keys(&server.endpoint));
+    writers_race(&fresh, "raced").await;
+    let root = format!("file://{}", folder.path().display());
+    keeps_the_promises(fresh, true, move |spec| format!("{root}/{}/{}", spec.database, spec.name)).await;
+}
+
+#[tokio::test]
+async fn a_table_of_a_rest_catalog_is_shared_with_others() {
+    let folder = TempDir::new().expect("folder");
+    let Some(server) = rustberg(folder.path()) else { return };
+    let lake = lake(&keys(&server.endpoint)).await;
+    append(&lake, &spec("shared"), "a", &[1, 2]).await;
+    let mut late = lake.open(&spec("shared")).await.expect("open");
+    let part = stage(&late, "late", &[4]).await;
+    let properties = json!({"type": "rest", "uri": server.endpoint});
+    let seen = pyiceberg(&properties, "answer = rows('conformance.shared')\nappend('conformance.shared', 3)");
+    late.commit(vec![part], Token("late".into()), Commit::Append).await.expect("commit on what another has written");
+    if let Some(seen) = seen {
+        assert_eq!(seen, json!([1, 2]));
+        assert_eq!(rows(&lake, &spec("shared")).await, Some(vec![1, 2, 3, 4]));
+        assert_eq!(pyiceberg(&properties, "answer = rows('conformance.shared')"), Some(json!([1, 2, 3, 4])));
+    }
+    let odd = TableSpec { database: "a b".into(), ..spec("größe+1") };
+    append(&lake, &odd, "a", &[7]).await;
+    assert_eq!(rows(&lake, &odd).await, Some(vec![7]));
+    for name in ["", ".", ".."] {
+        let error = lake.open(&spec(name)).await.err().expect("no name");
+        assert_eq!(error.kind(), Kind::Config, "{error}");
+    }
+    lake.check().await.expect("check");
+    lake.drop_table("conformance", "shared").await.expect("drop");
+    lake.drop_table("nowhere", "shared").await.expect("a table that is not there is fine");
+}
+
+#[tokio::test]
+async fn a_token_is_sent_and_a_wrong_one_is_said() {
+    let folder = TempDir::new().expect("folder");
+    let configuration = format!(
+        "[server.auth]\napi_key_enabled = true\n[[server.auth.api_keys]]\nname = \"ci\"\ntenant = \"t\"\nroles = [\"admin\"]\nkey_env = \"CI_KEY\"
+[tls]\ninsecure_http = true\n[storage]\ncatalog_url = \"memory://\"\nwarehouse_location = \"file://{}\"\n",
+        folder.path().display()
+    );
+    let secret = "rb_0123456789abcdefghijklmnopqrstuvwxyz0123456789";
+    let Some(server) = configured_rustberg(&configuration, &[("CI_KEY", secret)]) else { return };
+    let mut keys = keys(&server.endpoint);
+    let error = lake(&keys).await.check().await.expect_err("nobody asks");
+    assert_eq!(error.kind(), Kind::Config, "{error}");
+    keys["token"] = json!("another token");
+    let error = lake(&keys).await.check().await.expect_err("somebody else asks");
+    assert!(error.kind() == Kind::Config && !error.to_string().contains("another token"), "{error}");
+    keys["token"] = json!(secret);
+    lake(&keys).await.check().await.expect("check");
+}
+
+#[tokio::test]
+async fn a_place_that_is_no_catalog_is_said() {
+    let error = lake(&keys("http://127.0.0.1:1")).await.check().await.expect_err("nobody listens");
+    assert!(error.kind() == Kind::Storage && error.to_string().contains("cannot be reached"), "{error}");
+    let proxy = Proxy::start("http://127.0.0.1:1", |_| Some((404, json!(null), Vec::new())), |_, answer| answer).await;
+    let error = lake(&keys(&proxy)).await.check().await.expect_err("no catalog");
+    assert!(error.advice().is_some_and(|hint| hint.contains("/v1/config")), "{error}: {:?}", error.advice());
+}
+
+/// Commits are answered wrongly, late or not at all by a proxy.
+#[tokio::test]
+async fn a_commit_happens_once_whatever_becomes_of_the_answer() {
+    let folder = TempDir::new().expect("folder");
+    let Some(server) = rustberg(folder.path()) else { return };
+    let faults = Arc::new(Mutex::new(Vec::new()));
+    let (before, after) = (faults.clone(), faults.clone());
+    let is_commit = |asked: &Asked| asked.method == "POST" && asked.path.contains("/tables/");
+    let proxy = Proxy::start(
+        &server.endpoint,
+        move |asked| {
+            let mut faults = before.lock().expect("faults");
+            match faults.last() {
+                Some(&fault @ ("conflict" | "refuse" | "busy")) if is_commit(asked) => {
+                    faults.pop();
+                    let error = |code: u16, message: &str| json!({"error": {"message": message, "type": "E", "code": code}});
+                    Some(match fault {
+                        "conflict" => (409, error(409, "stale"), Vec::new()),
+                        "busy" => (429, error(429, "slow down"), vec![("retry-after", "1".to_owned())]),
+                        _ => (400, error(400, "the table is under maintenance"), Vec::new()),
+                    })
+                }
+                _ => None,
+            }
+        },
+        move |asked, answer| {
+            let mut faults = after.lock().expect("faults");
+            match faults.last() {
+                Some(&fault @ ("done, 500" | "done, 503")) if is_commit(asked) => {
+                    faults.pop();
+                    (fault[6..].parse().expect("status"), json!({"error": {"message": "late", "type": "E", "code": 500}}), Vec::new())
+                }
+                _ => answer,
+            }
+        },
+    )
+    .await;
+    let lake = lake(&keys(&proxy)).await;
+    append(&lake, &spec("faulty"), "start", &[0]).await;
+    for (value, fault) in (1..).zip(["done, 500", "done, 503", "conflict", "busy"]) {
+        faults.lock().expect("faults").push(fault);
+        append(&lake, &spec("faulty"), fault, &[value]).await;
+        assert!(faults.lock().expect("faults").is_empty(), "{fault} was used");
+        assert_eq!(rows(&lake, &spec("faulty")).await, Some((0..=value).collect()), "{fault}");
+    }
+    faults.lock().expect("faults").push("refuse");
+    let mut table = lake.open(&spec("faulty")).await.expect("open");
+    let part = stage(&table, "refused", &[9]).await;
+    let error = table.commit(vec![part], Token("refused".into()), Commit::Append).await.expect_err("refused");
+    assert!(error.to_string().contains("under maintenance"), "{error}");
+    assert_eq!(rows(&lake, &spec("faulty")).await, Some((0..=4).collect()));
+}
+
+/// The proxy gives the tokens, and looks whether they are used. There is no other server for that here.
+#[tokio::test]
+async fn tokens_are_asked_for_and_renewed() {
+    let folder = TempDir::new().expect("folder");
+    let Some(server) = rustberg(folder.path()) else { return };
+    let (given, refused, strange) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (given.clone(), refused.clone(), strange.clone());
+    let proxy = Proxy::start(
+        &server.endpoint,
+        move |asked| {
+            if asked.path == "/v1/oauth/tokens" {
+                let form = String::from_utf8_lossy(&asked.body).into_owned();
+                for part in ["grant_type=client_credentials", "client_id=me", "client_secret=a%26b%3Ac", "scope=PRINCIPAL_ROLE%3AALL"] {
+                    counts.2.fetch_add(usize::from(!form.contains(part)), SeqCst);
+                }
+                let number = counts.0.fetch_add(1, SeqCst) + 1;
+                // The first one lasts; it is refused all the same, once it has been used for a commit.
+                let life = if number == 1 { 3600 } else { 1 };
+                return Some((200, json!({"access_token": format!("t{number}"), "token_type": "bearer", "expires_in": life}), Vec::new()));
+            }
+            let current = format!("Bearer t{}", counts.0.load(SeqCst));
+            counts.2.fetch_add(usize::from(asked.authorization.as_deref() != Some(current.as_str())), SeqCst);
+            let commit = asked.method == "POST" && asked.path.contains("/tables/");
+            if commit && current == "Bearer t1" {
+                counts.1.fetch_add(1, SeqCst);
+                let error = json!({"error": {"message": "expired", "type": "AuthenticationTimeoutException", "code": 419}});
+                return Some((419, error, Vec::new()));
+            }
+            None
+        },
+        |_, answer| answer,
+    )
+    .await;
+    let mut keys = keys(&proxy);
+    keys["catalog_type"] = json!("polaris");
+    keys["credential"] = json!("me:a&b:c");
+    keys["scope"] = json!("PRINCIPAL_ROLE:ALL");
+    let lake = lake(&keys).await;
+    append(&lake, &spec("admitted"), "a", &[1]).await;
+    assert_eq!((refused.load(SeqCst), given.load(SeqCst) >= 2), (1, true), "refused once, and another was asked for");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = given.load(SeqCst);
+    append(&lake, &spec("admitted"), "b", &[2]).await;
+    assert!(given.load(SeqCst) > before, "what had ended was renewed");
+    assert_eq!(rows(&lake, &spec("admitted")).await, Some(vec![1, 2]));
+    assert_eq!(strange.load(SeqCst), 0, "every request had the token that was given last, every form what belongs there");
+}
+
+/// rustberg keeps its tables on an S3 server; the proxy gives credentials for it, as a catalog with vending does. The first ones do
+/// not work and are about to end: they must be renewed before the first file is read.
+#[tokio::test]
+async fn a_table_is_reached_with_the_credentials_that_came_with_it() {
+    for endpoint in [true, false] {
+        let store = S3Server::start().await;
+        let configuration = format!(
+            "[tls]\ninsecure_http = true\n[storage]\ncatalog_url = \"memory://\"\nwarehouse_location = \"s3://lake/warehouse\"
+[storage.properties]\n\"s3.endpoint\" = \"{}\"\n\"s3.region\" = \"us-east-1\"\n\"s3.path-style-access\" = \"true\"
+\"s3.access-key-id\" = \"{ACCESS}\"\n\"s3.secret-access-key\" = \"env:S3_SECRET\"\n",
+            store.endpoint
+        );
+        let Some(server) = configured_rustberg(&configuration, &[("S3_SECRET", SECRET)]) else { return };
+        let (asked_for, loads, unasked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = (asked_for.clone(), loads.clone(), unasked.clone());
+        let address = store.endpoint.clone();
+        let grant = |key: &str, seconds: u64| {
+            let end = SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_millis() + u128::from(seconds) * 1000;
+            let config = json!({"s3.access-key-id": key, "s3.secret-access-key": SECRET, "s3.session-token": "session",
+                "s3.session-token-expires-at-ms": end.to_string()});
+            json!([{"prefix": "s3://lake/", "config": config}, {"prefix": "s3://other", "config": {}}])
+        };
+        let proxy = Proxy::start(
+            &server.endpoint,
+            move |asked| {
+                if !asked.path.ends_with("/credentials") {
+                    return None;
+                }
+                counts.0.fetch_add(1, SeqCst);
+                Some((200, json!({"storage-credentials": grant(ACCESS, 3600)}), Vec::new()))
+            },
+            move |asked, (status, mut body, headers)| {
+                if asked.path == "/v1/config" {
+                    let name = "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/credentials";
+                    let endpoints = body["endpoints"].as_array().cloned().unwrap_or_default();
+                    let mut endpoints: Vec<Value> = endpoints.into_iter().filter(|one| one != name).collect();
+                    if endpoint {
+                        endpoints.push(json!(name));
+                    }
+                    body["endpoints"] = json!(endpoints);
+                } else if body.get("metadata").is_some() && (asked.method == "GET" || asked.path.ends_with("/tables")) {
+                    counts.2.fetch_add(usize::from(asked.delegation.as_deref() != Some("vended-credentials")), SeqCst);
+                    let number = counts.1.fetch_add(1, SeqCst);
+                    body["config"] = json!({"s3.endpoint": address, "s3.path-style-access": "true", "client.region": "us-east-1"});
+                    // Without an endpoint of their own, every second load has good ones.
+                    let good = !endpoint && number % 2 == 1;
+                    body["storage-credentials"] = if good { grant(ACCESS, 3600) } else { grant("AKIAGONE", 60) };
+                }
+                (status, body, headers)
+            },
+        )
+        .await;
+        let mut keys = keys(&proxy);
+        keys["aws_access_key"] = json!("AKIAWRONG");
+        keys["aws_secret_key"] = json!("not the secret");
+        keys["s3_endpoint"] = json!("http://127.0.0.1:1");
+        let lake = lake(&keys).await;
+        append(&lake, &spec("vended"), "a", &[1]).await;
+        append(&lake, &spec("vended"), "b", &[2]).await;
+        assert_eq!(rows(&lake, &spec("vended")).await, Some(vec![1, 2]));
+        assert_eq!(asked_for.load(SeqCst) > 0, endpoint, "the endpoint is used where there is one");
+        assert_eq!(unasked.load(SeqCst), 0, "credentials are asked for");
+        lake.check().await.expect("a check writes with them as well");
+        lake.drop_table("conformance", "vended").await.expect("drop");
+        assert!(lake.catalog.load(&TableName { namespace: "conformance".into(), name: "vended".into() }).await.expect("load").is_none());
+    }
+}
+
+/// The proxy plays Google: OpenSSL looks at the signature of what it is sent, and it gives a token for that.
+#[tokio::test]
+async fn a_google_service_account_is_exchanged_for_a_token() {
+    let folder = TempDir::new().expect("folder");
+    let Some(server) = rustberg(folder.path()) else { return };
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let openssl =
+        |arguments: &[&str]| std::process::Command::new("openssl").args(arguments).output().is_ok_and(|done| done.status.success());
+    let (key, public) = (at("key.pem"), at("public.pem"));
+    if !openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", &key]) {
+        let _: Option<()> = super::harness::skipped("a service account (no openssl)");
+        return;
+    }
+    assert!(openssl(&["pkey", "-in", &key, "-pubout", "-out", &public]));
+    let (seen, strange) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicUsize::new(0)));
+    let (sent, odd) = (seen.clone(), strange.clone());
+    let proxy = Proxy::start(
+        &server.endpoint,
+        move |asked| {
+            if asked.path == "/token" {
+                *sent.lock().expect("seen") = String::from_utf8_lossy(&asked.body).into_owned();
+                return Some((200, json!({"access_token": "g", "expires_in": 3599}), Vec::new()));
+            }
+            let fits = asked.authorization.as_deref() == Some("Bearer g") && asked.project.as_deref() == Some("billed");
+            odd.fetch_add(usize::from(!fits), SeqCst);
+            None
+        },
+        |_, answer| answer,
+    )
+    .await;
+    let file = json!({"type": "service_account", "client_email": "me@p.iam.gserviceaccount.com", "private_key_id": "k1",
+        "private_key": std::fs::read_to_string(&key).expect("key"), "token_uri": format!("{proxy}/token")});
+    let mut keys = keys(&proxy);
+    keys["catalog_type"] = json!("biglake");
+    keys["gcp_service_account_json"] = json!(file.to_string());
+    keys["gcp_project_id"] = json!("billed");
+    let lake = lake(&keys).await;
+    append(&lake, &spec("billed"), "a", &[1]).await;
+    assert_eq!(rows(&lake, &spec("billed")).await, Some(vec![1]));
+    assert_eq!(strange.load(SeqCst), 0, "every request had the token and the project");
+
+    let form = seen.lock().expect("seen").clone();
+    assert!(form.contains("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer"), "{form}");
+    let assertion = form.split('&').find_map(|field| field.strip_prefix("assertion=")).expect("an assertion");
+    let (text, signature) = assertion.rsplit_once('.').expect("a signature");
+    let decode = |part: &str| base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part).expect("base64");
+    std::fs::write(at("text"), text).expect("write");
+    std::fs::write(at("signature"), decode(signature)).expect("write");
+    assert!(openssl(&["dgst", "-sha256", "-verify", &public, "-signature", &at("signature"), &at("text")]), "the signature is right");
+    let (header, claims) = text.split_once('.').expect("header and claims");
+    let read = |part: &str| serde_json::from_slice::<Value>(&decode(part)).expect("JSON");
+    assert_eq!((&read(header)["alg"], &read(header)["kid"]), (&json!("RS256"), &json!("k1")));
+    let claims = read(claims);
+    assert_eq!((&claims["iss"], &claims["aud"]), (&json!("me@p.iam.gserviceaccount.com"), &json!(format!("{proxy}/token"))));
+    assert_eq!(claims["scope"], "https://www.googleapis.com/auth/cloud-platform");
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_is_waited_for() {
+    let folder = TempDir::new().expect("folder");
+    let Some(server) = rustberg(folder.path()) else { return };
+    let count = Arc::new(AtomicUsize::new(0));
+    let proxy = Proxy::start(
+        &server.endpoint,
+        move |_| match count.fetch_add(1, SeqCst) {
+            0 => Some((503, json!({}), vec![("retry-after", "1".to_owned())])),
+            1 => Some((502, json!({}), Vec::new())),
+            _ => None,
+        },
+        |_, answer| answer,
+    )
+    .await;
+    let begun = Instant::now();
+    lake(&keys(&proxy)).await.check().await.expect("check");
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// A request on its way.
+struct Asked {
+    method: String,
+    path: String,
+    authorization: Option<String>,
+    delegation: Option<String>,
+    project: Option<String>,
+    body: Bytes,
+}
+
+type Answered = (u16, Value, Vec<(&'static str, String)>);
+
+/// A server between client and catalog.
+struct Proxy;
+
+impl Proxy {
+    /// Gives its address. `before` answers by itself, `after` changes what the catalog has answered.
+    async fn start(
+        upstream: &str,
+        before: impl Fn(&Asked) -> Option<Answered> + Send + Sync + 'static,
+        after: impl Fn(&Asked, Answered) -> Answered + Send + Sync + 'static,
+    ) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("address"));
+        let (upstream, client, hooks) = (upstream.to_owned(), reqwest::Client::new(), Arc::new((before, after)));
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (upstream, client, hooks) = (upstream.clone(), client.clone(), hooks.clone());
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let (upstream, client, hooks) = (upstream.clone(), client.clone(), hooks.clone());
+                    async move {
+                        let (parts, body) = request.into_parts();
+                        let body = reqwest::Response::from(Response::new(reqwest::Body::wrap(body))).bytes().await.expect("a body");
+                        let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().expect("text").to_owned());
+                        let asked = Asked {
+                            method: parts.method.to_string(),
+                            path: parts.uri.path().to_owned(),
+                            authorization: header("authorization"),
+                            delegation: header("x-iceberg-access-delegation"),
+                            project: header("x-goog-user-project"),
+                            body: body.clone(),
+                        };
+                        let (status, body, headers) = match hooks.0(&asked) {
+                            Some(answer) => answer,
+                            None => {
+                                let mut forwarded = client.request(parts.method, format!("{upstream}{}", parts.uri)).body(body);
+                                if let Some(kind) = parts.headers.get("content-type") {
+                                    forwarded = forwarded.header("content-type", kind);
+                                }
+                                let answer = forwarded.send().await.expect("an answer");
+                                let status = answer.status().as_u16();
+                                let body = serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or(Value::Null);
+                                hooks.1(&asked, (status, body, Vec::new()))
+                            }
+                        };
+                        let mut response = Response::builder().status(status).header("content-type", "application/json");
+                        for (name, value) in headers {
+                            response = response.header(name, value);
+                        }
+                        let text = if body.is_null() { String::new() } else { body.to_string() };
+                        Ok::<_, Infallible>(response.body(reqwest::Body::from(text)).expect("a response"))
+                    }
+                });
+                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(socket), service));
+            }
+        });
+        address
+    }
+}
