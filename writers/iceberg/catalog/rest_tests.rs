@@ -1,29 +1,59 @@
-//! REST catalogs against rustberg, read and written with PyIceberg as well.
+//! REST catalogs against SeaweedFS, which gives tokens and credentials and looks at signatures, and against rustberg; read and written
+//! with PyIceberg as well.
 //!
-//! rustberg neither gives tokens nor loses answers: where these are needed, a proxy in front of it plays the token server, changes
-//! answers on their way, or keeps them.
+//! Answers that are lost, late or refused come from a proxy in front of SeaweedFS.
 
 use super::harness::{
-    Fresh, append, configured_rustberg, keeps_the_promises, lake, lake_with, pyiceberg, rows, rustberg, stage, writers_race,
+    Fresh, SEAWEED_KEY, Seaweed, append, keeps_the_promises, lake, lake_with, pyiceberg, rows, rustberg, seaweedfs, stage, writers_race,
 };
+use super::proxy::{Asked, Proxy};
 use super::{Catalog, TableName};
 use crate::conformance::spec;
 use crate::iceberg::io::Files;
-use crate::storage::tests::{ACCESS, S3Server, SECRET};
-use crate::{Commit, Destination, Kind, Table, TableSpec, Token};
-use bytes::Bytes;
+use crate::storage::{S3Credentials, S3Options, StoreOptions};
+use crate::{Commit, Destination, Kind, Secret, Table, TableSpec, Token};
 use futures::FutureExt;
-use hyper::body::Incoming;
-use hyper::{Request, Response};
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
+/// Of a catalog that admits everybody.
 fn keys(endpoint: &str) -> Value {
     json!({"catalog_type": "rest", "rest_catalog_url": endpoint, "iceberg_db": "conformance"})
+}
+
+/// Of a SeaweedFS that admits everybody, maybe behind a proxy. Nobody looks at the keys of the store.
+fn open_keys(server: &Seaweed, endpoint: &str) -> Value {
+    json!({
+        "catalog_type": "lakekeeper", "rest_catalog_url": endpoint, "iceberg_s3_path": "s3://lake", "iceberg_db": "conformance",
+        "s3_endpoint": server.store, "aws_region": "us-east-1", "aws_access_key": "any", "aws_secret_key": "key",
+    })
+}
+
+/// Of a strict SeaweedFS. Without a word of S3: all of that comes from the catalog.
+fn strict_keys(endpoint: &str) -> Value {
+    json!({
+        "catalog_type": "polaris", "rest_catalog_url": endpoint, "iceberg_s3_path": "s3://lake", "iceberg_db": "conformance",
+        "credential": format!("{}:{}", SEAWEED_KEY.0, SEAWEED_KEY.1), "scope": "PRINCIPAL_ROLE:ALL",
+    })
+}
+
+/// The whole store, as its owner sees it.
+fn everything(server: &Seaweed) -> Files {
+    let (access, secret) = (Secret::new(SEAWEED_KEY.0), Secret::new(SEAWEED_KEY.1));
+    Files::new(StoreOptions {
+        s3: Some(S3Options {
+            bucket: String::new(),
+            region: "us-east-1".into(),
+            prefix: String::new(),
+            endpoint: Some(server.store.clone()),
+            path_style: true,
+            credentials: S3Credentials::Keys { access, secret, session: Secret::default() },
+            retries: 0,
+        }),
+    })
 }
 
 fn fresh(keys: Value) -> Fresh {
@@ -41,25 +71,37 @@ fn fresh(keys: Value) -> Fresh {
     })
 }
 
+/// OAuth2 tokens, and credentials for one table each.
 #[tokio::test]
-async fn the_contract_is_kept_with_a_rest_catalog() {
+async fn the_contract_is_kept_with_seaweedfs() {
+    let Some(server) = seaweedfs(true).await else { return };
+    let fresh = fresh(strict_keys(&server.catalog));
+    writers_race(&fresh, "raced").await;
+    let files = everything(&server);
+    let place = move |spec: &TableSpec| Some((files.clone(), format!("s3://lake/{}/{}", spec.database, spec.name)));
+    keeps_the_promises(fresh, false, place).await;
+}
+
+#[tokio::test]
+async fn the_contract_is_kept_with_rustberg() {
     let folder = TempDir::new().expect("folder");
     let Some(server) = rustberg(folder.path()) else { return };
     let fresh = fresh(keys(&server.endpoint));
     writers_race(&fresh, "raced").await;
     let root = format!("file://{}", folder.path().display());
-    keeps_the_promises(fresh, true, move |spec| format!("{root}/{}/{}", spec.database, spec.name)).await;
+    let place = move |spec: &TableSpec| Some((Files::new(StoreOptions::default()), format!("{root}/{}/{}", spec.database, spec.name)));
+    keeps_the_promises(fresh, true, place).await;
 }
 
 #[tokio::test]
 async fn a_table_of_a_rest_catalog_is_shared_with_others() {
-    let folder = TempDir::new().expect("folder");
-    let Some(server) = rustberg(folder.path()) else { return };
-    let lake = lake(&keys(&server.endpoint)).await;
+    let Some(server) = seaweedfs(true).await else { return };
+    let lake = lake(&strict_keys(&server.catalog)).await;
     append(&lake, &spec("shared"), "a", &[1, 2]).await;
     let mut late = lake.open(&spec("shared")).await.expect("open");
     let part = stage(&late, "late", &[4]).await;
-    let properties = json!({"type": "rest", "uri": server.endpoint});
+    let properties = json!({"type": "rest", "uri": server.catalog, "warehouse": "s3://lake",
+        "credential": format!("{}:{}", SEAWEED_KEY.0, SEAWEED_KEY.1)});
     let seen = pyiceberg(&properties, "answer = rows('conformance.shared')\nappend('conformance.shared', 3)");
     late.commit(vec![part], Token("late".into()), Commit::Append).await.expect("commit on what another has written");
     if let Some(seen) = seen {
@@ -67,9 +109,6 @@ async fn a_table_of_a_rest_catalog_is_shared_with_others() {
         assert_eq!(rows(&lake, &spec("shared")).await, Some(vec![1, 2, 3, 4]));
         assert_eq!(pyiceberg(&properties, "answer = rows('conformance.shared')"), Some(json!([1, 2, 3, 4])));
     }
-    let odd = TableSpec { database: "a b".into(), ..spec("größe+1") };
-    append(&lake, &odd, "a", &[7]).await;
-    assert_eq!(rows(&lake, &odd).await, Some(vec![7]));
     for name in ["", ".", ".."] {
         let error = lake.open(&spec(name)).await.err().expect("no name");
         assert_eq!(error.kind(), Kind::Config, "{error}");
@@ -80,23 +119,39 @@ async fn a_table_of_a_rest_catalog_is_shared_with_others() {
 }
 
 #[tokio::test]
-async fn a_token_is_sent_and_a_wrong_one_is_said() {
-    let folder = TempDir::new().expect("folder");
-    let configuration = format!(
-        "[server.auth]\napi_key_enabled = true\n[[server.auth.api_keys]]\nname = \"ci\"\ntenant = \"t\"\nroles = [\"admin\"]\nkey_env = \"CI_KEY\"
-[tls]\ninsecure_http = true\n[storage]\ncatalog_url = \"memory://\"\nwarehouse_location = \"file://{}\"\n",
-        folder.path().display()
-    );
-    let secret = "rb_0123456789abcdefghijklmnopqrstuvwxyz0123456789";
-    let Some(server) = configured_rustberg(&configuration, &[("CI_KEY", secret)]) else { return };
-    let mut keys = keys(&server.endpoint);
-    let error = lake(&keys).await.check().await.expect_err("nobody asks");
-    assert_eq!(error.kind(), Kind::Config, "{error}");
-    keys["token"] = json!("another token");
-    let error = lake(&keys).await.check().await.expect_err("somebody else asks");
-    assert!(error.kind() == Kind::Config && !error.to_string().contains("another token"), "{error}");
-    keys["token"] = json!(secret);
-    lake(&keys).await.check().await.expect("check");
+async fn who_is_not_admitted_is_told() {
+    let Some(server) = seaweedfs(true).await else { return };
+    let refused = async |change: &[(&str, Value)]| {
+        let mut keys = strict_keys(&server.catalog);
+        for (key, value) in change {
+            keys[*key] = value.clone();
+        }
+        let error = lake(&keys).await.check().await.expect_err("not admitted");
+        assert!(!format!("{error} {:?}", error.advice()).contains("hunter2"), "{error}");
+        error
+    };
+    let error = refused(&[("credential", json!("AKIASEAWEED:hunter2"))]).await;
+    assert!(error.kind() == Kind::Config && error.advice().is_some_and(|hint| hint.contains("`credential`")), "{error}");
+    refused(&[("credential", json!(null)), ("token", json!("hunter2"))]).await;
+    refused(&[("credential", json!(null))]).await;
+    let signed = |secret: &str| {
+        [
+            ("credential", json!(null)),
+            ("rest_signing_v_4", json!(true)),
+            ("rest_signing_name", json!("s3tables")),
+            ("aws_region", json!("us-east-1")),
+            ("aws_access_key", json!(SEAWEED_KEY.0)),
+            ("aws_secret_key", json!(secret)),
+        ]
+    };
+    refused(&signed("hunter2")).await;
+    let mut keys = strict_keys(&server.catalog);
+    for (key, value) in signed(SEAWEED_KEY.1) {
+        keys[key] = value;
+    }
+    let lake = lake(&keys).await;
+    append(&lake, &spec("signed"), "a", &[1]).await;
+    assert_eq!(rows(&lake, &spec("signed")).await, Some(vec![1]));
 }
 
 #[tokio::test]
@@ -111,13 +166,12 @@ async fn a_place_that_is_no_catalog_is_said() {
 /// Commits are answered wrongly, late or not at all by a proxy.
 #[tokio::test]
 async fn a_commit_happens_once_whatever_becomes_of_the_answer() {
-    let folder = TempDir::new().expect("folder");
-    let Some(server) = rustberg(folder.path()) else { return };
+    let Some(server) = seaweedfs(false).await else { return };
     let faults = Arc::new(Mutex::new(Vec::new()));
     let (before, after) = (faults.clone(), faults.clone());
     let is_commit = |asked: &Asked| asked.method == "POST" && asked.path.contains("/tables/");
     let proxy = Proxy::start(
-        &server.endpoint,
+        &server.catalog,
         move |asked| {
             let mut faults = before.lock().expect("faults");
             match faults.last() {
@@ -145,7 +199,7 @@ async fn a_commit_happens_once_whatever_becomes_of_the_answer() {
         },
     )
     .await;
-    let lake = lake(&keys(&proxy)).await;
+    let lake = lake(&open_keys(&server, &proxy)).await;
     append(&lake, &spec("faulty"), "start", &[0]).await;
     for (value, fault) in (1..).zip(["done, 500", "done, 503", "conflict", "busy"]) {
         faults.lock().expect("faults").push(fault);
@@ -161,15 +215,14 @@ async fn a_commit_happens_once_whatever_becomes_of_the_answer() {
     assert_eq!(rows(&lake, &spec("faulty")).await, Some((0..=4).collect()));
 }
 
-/// The proxy gives the tokens, and looks whether they are used. There is no other server for that here.
+/// The proxy gives the tokens, because SeaweedFS' last an hour, and looks whether they are used.
 #[tokio::test]
 async fn tokens_are_asked_for_and_renewed() {
-    let folder = TempDir::new().expect("folder");
-    let Some(server) = rustberg(folder.path()) else { return };
+    let Some(server) = seaweedfs(false).await else { return };
     let (given, refused, strange) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counts = (given.clone(), refused.clone(), strange.clone());
     let proxy = Proxy::start(
-        &server.endpoint,
+        &server.catalog,
         move |asked| {
             if asked.path == "/v1/oauth/tokens" {
                 let form = String::from_utf8_lossy(&asked.body).into_owned();
@@ -194,8 +247,7 @@ async fn tokens_are_asked_for_and_renewed() {
         |_, answer| answer,
     )
     .await;
-    let mut keys = keys(&proxy);
-    keys["catalog_type"] = json!("polaris");
+    let mut keys = open_keys(&server, &proxy);
     keys["credential"] = json!("me:a&b:c");
     keys["scope"] = json!("PRINCIPAL_ROLE:ALL");
     let lake = lake(&keys).await;
@@ -209,59 +261,48 @@ async fn tokens_are_asked_for_and_renewed() {
     assert_eq!(strange.load(SeqCst), 0, "every request had the token that was given last, every form what belongs there");
 }
 
-/// rustberg keeps its tables on an S3 server; the proxy gives credentials for it, as a catalog with vending does. The first ones do
-/// not work and are about to end: they must be renewed before the first file is read.
+/// The proxy replaces the first credentials that SeaweedFS gives by others that do not work and are about to end: they must be renewed
+/// before the first file is read.
 #[tokio::test]
-async fn a_table_is_reached_with_the_credentials_that_came_with_it() {
+async fn credentials_that_came_with_a_table_are_renewed() {
+    let Some(server) = seaweedfs(true).await else { return };
     for endpoint in [true, false] {
-        let store = S3Server::start().await;
-        let configuration = format!(
-            "[tls]\ninsecure_http = true\n[storage]\ncatalog_url = \"memory://\"\nwarehouse_location = \"s3://lake/warehouse\"
-[storage.properties]\n\"s3.endpoint\" = \"{}\"\n\"s3.region\" = \"us-east-1\"\n\"s3.path-style-access\" = \"true\"
-\"s3.access-key-id\" = \"{ACCESS}\"\n\"s3.secret-access-key\" = \"env:S3_SECRET\"\n",
-            store.endpoint
-        );
-        let Some(server) = configured_rustberg(&configuration, &[("S3_SECRET", SECRET)]) else { return };
         let (asked_for, loads, unasked) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counts = (asked_for.clone(), loads.clone(), unasked.clone());
-        let address = store.endpoint.clone();
-        let grant = |key: &str, seconds: u64| {
-            let end = SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_millis() + u128::from(seconds) * 1000;
-            let config = json!({"s3.access-key-id": key, "s3.secret-access-key": SECRET, "s3.session-token": "session",
-                "s3.session-token-expires-at-ms": end.to_string()});
-            json!([{"prefix": "s3://lake/", "config": config}, {"prefix": "s3://other", "config": {}}])
-        };
+        let given: Arc<Mutex<Value>> = Arc::default();
+        let kept = given.clone();
+        let grant = |config: &Value| json!([{"prefix": "s3://lake/", "config": config}, {"prefix": "s3://other", "config": {}}]);
         let proxy = Proxy::start(
-            &server.endpoint,
+            &server.catalog,
             move |asked| {
                 if !asked.path.ends_with("/credentials") {
                     return None;
                 }
                 counts.0.fetch_add(1, SeqCst);
-                Some((200, json!({"storage-credentials": grant(ACCESS, 3600)}), Vec::new()))
+                Some((200, json!({"storage-credentials": grant(&given.lock().expect("given"))}), Vec::new()))
             },
             move |asked, (status, mut body, headers)| {
-                if asked.path == "/v1/config" {
-                    let name = "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/credentials";
-                    let endpoints = body["endpoints"].as_array().cloned().unwrap_or_default();
-                    let mut endpoints: Vec<Value> = endpoints.into_iter().filter(|one| one != name).collect();
-                    if endpoint {
-                        endpoints.push(json!(name));
-                    }
-                    body["endpoints"] = json!(endpoints);
+                if asked.path == "/v1/config" && endpoint {
+                    body["endpoints"] = json!(["GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/credentials"]);
                 } else if body.get("metadata").is_some() && (asked.method == "GET" || asked.path.ends_with("/tables")) {
                     counts.2.fetch_add(usize::from(asked.delegation.as_deref() != Some("vended-credentials")), SeqCst);
                     let number = counts.1.fetch_add(1, SeqCst);
-                    body["config"] = json!({"s3.endpoint": address, "s3.path-style-access": "true", "client.region": "us-east-1"});
                     // Without an endpoint of their own, every second load has good ones.
-                    let good = !endpoint && number % 2 == 1;
-                    body["storage-credentials"] = if good { grant(ACCESS, 3600) } else { grant("AKIAGONE", 60) };
+                    if endpoint || number % 2 == 0 {
+                        let good = body["config"].take();
+                        let end = SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_millis() + 60_000;
+                        let mut gone = good.clone();
+                        gone["s3.access-key-id"] = json!("AKIAGONE");
+                        gone["s3.session-token-expires-at-ms"] = json!(end.to_string());
+                        body["storage-credentials"] = grant(&gone);
+                        *kept.lock().expect("given") = good;
+                    }
                 }
                 (status, body, headers)
             },
         )
         .await;
-        let mut keys = keys(&proxy);
+        let mut keys = strict_keys(&proxy);
         keys["aws_access_key"] = json!("AKIAWRONG");
         keys["aws_secret_key"] = json!("not the secret");
         keys["s3_endpoint"] = json!("http://127.0.0.1:1");
@@ -271,7 +312,6 @@ async fn a_table_is_reached_with_the_credentials_that_came_with_it() {
         assert_eq!(rows(&lake, &spec("vended")).await, Some(vec![1, 2]));
         assert_eq!(asked_for.load(SeqCst) > 0, endpoint, "the endpoint is used where there is one");
         assert_eq!(unasked.load(SeqCst), 0, "credentials are asked for");
-        lake.check().await.expect("a check writes with them as well");
         lake.drop_table("conformance", "vended").await.expect("drop");
         assert!(lake.catalog.load(&TableName { namespace: "conformance".into(), name: "vended".into() }).await.expect("load").is_none());
     }
@@ -281,7 +321,7 @@ async fn a_table_is_reached_with_the_credentials_that_came_with_it() {
 #[tokio::test]
 async fn a_google_service_account_is_exchanged_for_a_token() {
     let folder = TempDir::new().expect("folder");
-    let Some(server) = rustberg(folder.path()) else { return };
+    let Some(server) = seaweedfs(false).await else { return };
     let at = |name: &str| folder.path().join(name).display().to_string();
     let openssl =
         |arguments: &[&str]| std::process::Command::new("openssl").args(arguments).output().is_ok_and(|done| done.status.success());
@@ -294,7 +334,7 @@ async fn a_google_service_account_is_exchanged_for_a_token() {
     let (seen, strange) = (Arc::new(Mutex::new(String::new())), Arc::new(AtomicUsize::new(0)));
     let (sent, odd) = (seen.clone(), strange.clone());
     let proxy = Proxy::start(
-        &server.endpoint,
+        &server.catalog,
         move |asked| {
             if asked.path == "/token" {
                 *sent.lock().expect("seen") = String::from_utf8_lossy(&asked.body).into_owned();
@@ -309,7 +349,7 @@ async fn a_google_service_account_is_exchanged_for_a_token() {
     .await;
     let file = json!({"type": "service_account", "client_email": "me@p.iam.gserviceaccount.com", "private_key_id": "k1",
         "private_key": std::fs::read_to_string(&key).expect("key"), "token_uri": format!("{proxy}/token")});
-    let mut keys = keys(&proxy);
+    let mut keys = open_keys(&server, &proxy);
     keys["catalog_type"] = json!("biglake");
     keys["gcp_service_account_json"] = json!(file.to_string());
     keys["gcp_project_id"] = json!("billed");
@@ -336,11 +376,10 @@ async fn a_google_service_account_is_exchanged_for_a_token() {
 
 #[tokio::test]
 async fn a_server_that_is_busy_is_waited_for() {
-    let folder = TempDir::new().expect("folder");
-    let Some(server) = rustberg(folder.path()) else { return };
+    let Some(server) = seaweedfs(false).await else { return };
     let count = Arc::new(AtomicUsize::new(0));
     let proxy = Proxy::start(
-        &server.endpoint,
+        &server.catalog,
         move |_| match count.fetch_add(1, SeqCst) {
             0 => Some((503, json!({}), vec![("retry-after", "1".to_owned())])),
             1 => Some((502, json!({}), Vec::new())),
@@ -350,76 +389,6 @@ async fn a_server_that_is_busy_is_waited_for() {
     )
     .await;
     let begun = Instant::now();
-    lake(&keys(&proxy)).await.check().await.expect("check");
+    lake(&open_keys(&server, &proxy)).await.check().await.expect("check");
     assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
-}
-
-/// A request on its way.
-struct Asked {
-    method: String,
-    path: String,
-    authorization: Option<String>,
-    delegation: Option<String>,
-    project: Option<String>,
-    body: Bytes,
-}
-
-type Answered = (u16, Value, Vec<(&'static str, String)>);
-
-/// A server between client and catalog.
-struct Proxy;
-
-impl Proxy {
-    /// Gives its address. `before` answers by itself, `after` changes what the catalog has answered.
-    async fn start(
-        upstream: &str,
-        before: impl Fn(&Asked) -> Option<Answered> + Send + Sync + 'static,
-        after: impl Fn(&Asked, Answered) -> Answered + Send + Sync + 'static,
-    ) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("address"));
-        let (upstream, client, hooks) = (upstream.to_owned(), reqwest::Client::new(), Arc::new((before, after)));
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let (upstream, client, hooks) = (upstream.clone(), client.clone(), hooks.clone());
-                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let (upstream, client, hooks) = (upstream.clone(), client.clone(), hooks.clone());
-                    async move {
-                        let (parts, body) = request.into_parts();
-                        let body = reqwest::Response::from(Response::new(reqwest::Body::wrap(body))).bytes().await.expect("a body");
-                        let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().expect("text").to_owned());
-                        let asked = Asked {
-                            method: parts.method.to_string(),
-                            path: parts.uri.path().to_owned(),
-                            authorization: header("authorization"),
-                            delegation: header("x-iceberg-access-delegation"),
-                            project: header("x-goog-user-project"),
-                            body: body.clone(),
-                        };
-                        let (status, body, headers) = match hooks.0(&asked) {
-                            Some(answer) => answer,
-                            None => {
-                                let mut forwarded = client.request(parts.method, format!("{upstream}{}", parts.uri)).body(body);
-                                if let Some(kind) = parts.headers.get("content-type") {
-                                    forwarded = forwarded.header("content-type", kind);
-                                }
-                                let answer = forwarded.send().await.expect("an answer");
-                                let status = answer.status().as_u16();
-                                let body = serde_json::from_slice(&answer.bytes().await.expect("a body")).unwrap_or(Value::Null);
-                                hooks.1(&asked, (status, body, Vec::new()))
-                            }
-                        };
-                        let mut response = Response::builder().status(status).header("content-type", "application/json");
-                        for (name, value) in headers {
-                            response = response.header(name, value);
-                        }
-                        let text = if body.is_null() { String::new() } else { body.to_string() };
-                        Ok::<_, Infallible>(response.body(reqwest::Body::from(text)).expect("a response"))
-                    }
-                });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(socket), service));
-            }
-        });
-        address
-    }
 }
