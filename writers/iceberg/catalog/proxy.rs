@@ -64,7 +64,9 @@ impl Proxy {
                             None => {
                                 let mut forwarded = client.request(parts.method, format!("{upstream}{}", parts.uri)).body(body);
                                 for (name, value) in &parts.headers {
-                                    if !["host", "content-length", "connection"].contains(&name.as_str()) {
+                                    // A token that the proxy has given means nothing behind it.
+                                    let own = value.as_bytes().starts_with(b"Bearer proxy-");
+                                    if !own && !["host", "content-length", "connection"].contains(&name.as_str()) {
                                         forwarded = forwarded.header(name, value);
                                     }
                                 }

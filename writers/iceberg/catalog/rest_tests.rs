@@ -232,12 +232,16 @@ async fn tokens_are_asked_for_and_renewed() {
                 let number = counts.0.fetch_add(1, SeqCst) + 1;
                 // The first one lasts; it is refused all the same, once it has been used for a commit.
                 let life = if number == 1 { 3600 } else { 1 };
-                return Some((200, json!({"access_token": format!("t{number}"), "token_type": "bearer", "expires_in": life}), Vec::new()));
+                return Some((
+                    200,
+                    json!({"access_token": format!("proxy-{number}"), "token_type": "bearer", "expires_in": life}),
+                    Vec::new(),
+                ));
             }
-            let current = format!("Bearer t{}", counts.0.load(SeqCst));
+            let current = format!("Bearer proxy-{}", counts.0.load(SeqCst));
             counts.2.fetch_add(usize::from(asked.authorization.as_deref() != Some(current.as_str())), SeqCst);
             let commit = asked.method == "POST" && asked.path.contains("/tables/");
-            if commit && current == "Bearer t1" {
+            if commit && current == "Bearer proxy-1" {
                 counts.1.fetch_add(1, SeqCst);
                 let error = json!({"error": {"message": "expired", "type": "AuthenticationTimeoutException", "code": 419}});
                 return Some((419, error, Vec::new()));
@@ -338,9 +342,9 @@ async fn a_google_service_account_is_exchanged_for_a_token() {
         move |asked| {
             if asked.path == "/token" {
                 *sent.lock().expect("seen") = String::from_utf8_lossy(&asked.body).into_owned();
-                return Some((200, json!({"access_token": "g", "expires_in": 3599}), Vec::new()));
+                return Some((200, json!({"access_token": "proxy-g", "expires_in": 3599}), Vec::new()));
             }
-            let fits = asked.authorization.as_deref() == Some("Bearer g") && asked.project.as_deref() == Some("billed");
+            let fits = asked.authorization.as_deref() == Some("Bearer proxy-g") && asked.project.as_deref() == Some("billed");
             odd.fetch_add(usize::from(!fits), SeqCst);
             None
         },
