@@ -20,6 +20,8 @@ pub use upload::Upload;
 
 pub(crate) use credentials::default_region;
 pub(crate) use disk::Lock;
+pub(crate) use s3::AwsCredentials;
+pub(crate) use trouble::explain;
 
 use crate::{Error, Kind, Result};
 use bytes::Bytes;
@@ -226,6 +228,12 @@ impl Storage {
         }
     }
 
+    /// Whether this is where S3 Tables keeps a table: nobody can list or remove files there, and the service removes by itself what
+    /// belongs to none.
+    fn is_table_bucket(&self) -> bool {
+        self.root.strip_prefix("s3://").and_then(|rest| rest.split('/').next()).is_some_and(|bucket| bucket.ends_with("--table-s3"))
+    }
+
     /// Writes a file unless one is there; says whether it was written. Only as good as the store:
     /// see [`Storage::conditional_puts_are_safe`].
     pub(crate) async fn put_if_absent(&self, path: &Path, data: Bytes) -> Result<bool> {
@@ -249,6 +257,9 @@ impl Storage {
 
     /// All files below `folder`, by path. A folder that is not there has none.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<Entry>> {
+        if self.is_table_bucket() {
+            return Ok(Vec::new());
+        }
         let mut entries = match &self.place {
             Place::Disk(root) => {
                 let (root, from) = (root.clone(), disk::below(root, folder));
@@ -269,7 +280,7 @@ impl Storage {
 
     /// Removes files; those that are not there are fine.
     pub(crate) async fn delete(&self, paths: Vec<Path>) -> Result<()> {
-        if paths.is_empty() {
+        if paths.is_empty() || self.is_table_bucket() {
             return Ok(());
         }
         match &self.place {
@@ -299,7 +310,7 @@ impl Storage {
                     match result {
                         Ok(_) => {}
                         Err(error) if trouble::absent(&error) => {}
-                        Err(error) => return Err(trouble::explain(error, "remove files", &self.root)),
+                        Err(error) => return Err(explain(error, "remove files", &self.root)),
                     }
                 }
                 spent
@@ -460,7 +471,7 @@ impl Storage {
             Some(endpoint) => format!("{verb} {} at {endpoint}", self.show(path.as_ref())),
             None => format!("{verb} {}", self.show(path.as_ref())),
         };
-        trouble::explain(error, &doing, &self.root)
+        explain(error, &doing, &self.root)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Nothing looks at the keys after [`IcebergConfig::settings`] and [`IcebergConfig::catalog`].
 
+mod remote;
+
 use super::catalog::Catalog;
 use super::catalog::filesystem::Filesystem;
 use super::catalog::hive::Hive;
@@ -47,7 +49,7 @@ pub struct IcebergConfig {
     pub s3_path_style: Option<bool>,
     /// Create tables without identifier fields.
     pub no_identifier_fields: Option<bool>,
-    /// Use the `glue_` keys below.
+    /// Use the `glue_` keys below; without it they have no effect.
     pub glue_additional_config: Option<bool>,
     /// Endpoint of Glue.
     pub glue_endpoint: Option<String>,
@@ -73,29 +75,29 @@ pub struct IcebergConfig {
     pub hive_clients: Option<i64>,
     /// SASL (Kerberos) to the Hive metastore; true is refused.
     pub hive_sasl_enabled: Option<bool>,
-    /// URL of a REST catalog.
+    /// URL of a REST catalog: what stands before `/v1/config`.
     pub rest_catalog_url: Option<String>,
-    /// Authentication of a REST catalog.
+    /// How a REST catalog is asked: `none`, `token`, `oauth2`, `sigv4`, `google`. Empty: as the other keys suggest.
     pub rest_auth_type: Option<String>,
     /// Bearer token.
     pub token: Option<Secret>,
-    /// OAuth2 client credential.
+    /// OAuth2 client credential: `client-id:client-secret`, or a secret alone.
     pub credential: Option<Secret>,
-    /// OAuth2 scope.
+    /// OAuth2 scope; empty is `catalog`.
     pub scope: Option<String>,
-    /// OAuth2 token endpoint.
+    /// Where OAuth2 tokens are given; empty is `<rest_catalog_url>/v1/oauth/tokens`.
     pub oauth2_uri: Option<String>,
     /// Sign requests with AWS SigV4.
     pub rest_signing_v_4: Option<bool>,
-    /// Service name for SigV4.
+    /// Service name for SigV4; empty is `execute-api`.
     pub rest_signing_name: Option<String>,
-    /// Region for SigV4.
+    /// Region for SigV4; empty is `aws_region`.
     pub rest_signing_region: Option<String>,
     /// Key of a Google service account, as the JSON text that Google hands out: for tables on `gs://` too.
     pub gcp_service_account_json: Option<Secret>,
-    /// Google authentication scopes.
+    /// What Google is asked for, separated by commas; empty is the cloud platform.
     pub gcp_auth_scopes: Option<String>,
-    /// Google project.
+    /// Google project that requests are billed to.
     pub gcp_project_id: Option<String>,
     /// Address of a store that speaks Google Cloud Storage's protocol, `http(s)://host:port`.
     pub gcs_endpoint: Option<String>,
@@ -180,7 +182,7 @@ pub(crate) struct Settings {
 }
 
 /// How often a request that failed for a passing reason is sent again: about a minute's worth.
-const RETRIES: usize = 8;
+pub(crate) const RETRIES: usize = 8;
 
 impl IcebergConfig {
     /// Checks everything that can be checked without a connection.
@@ -203,7 +205,8 @@ impl IcebergConfig {
             }
             _ => {}
         }
-        self.settings().map(drop)
+        self.settings()?;
+        self.check_remote()
     }
 
     /// The size that a file of a large table should have, below the one at which it is closed: what is left over beyond that would
@@ -238,7 +241,7 @@ impl IcebergConfig {
         properties.extend(self.table_properties.clone());
         Ok(Settings {
             namespace: first(&[&self.iceberg_db, &self.database]).unwrap_or_default().to_owned(),
-            identifiers: !self.no_identifier_fields.unwrap_or(false),
+            identifiers: !self.no_identifier_fields.unwrap_or(self.kind() == "unity"),
             properties,
             format_version,
             delete_files: self.delete_files,
@@ -248,7 +251,11 @@ impl IcebergConfig {
 
     /// The catalog. AWS is asked for the region at most.
     pub(crate) async fn catalog(&self) -> Result<Catalog> {
-        let files = Files::new(self.stores(&self.warehouse()?).await);
+        let stores = self.stores().await;
+        if let Some(remote) = Box::pin(self.remote(stores.clone())).await? {
+            return Ok(remote);
+        }
+        let files = Files::new(stores);
         match self.kind() {
             "filesystem" => Ok(Catalog::Filesystem(Arc::new(Filesystem::new(&self.warehouse()?, files)))),
             "jdbc" => {
@@ -276,6 +283,11 @@ impl IcebergConfig {
                 .hint("set it to false and let the metastore accept connections without SASL, or use another catalog"));
         }
         first(&[&self.hive_uri]).ok_or_else(|| wrong("`hive_uri` is empty").hint("write thrift://host:9083"))
+    }
+
+    /// Whether catalog and tables are on this machine's disks.
+    fn is_local(&self) -> bool {
+        matches!(self.kind(), "filesystem" | "jdbc" | "hive") && self.warehouse().is_ok_and(|warehouse| warehouse.starts_with("file:"))
     }
 
     fn kind(&self) -> &str {
@@ -315,28 +327,32 @@ impl IcebergConfig {
         }
     }
 
-    /// How stores are reached.
-    async fn stores(&self, warehouse: &str) -> StoreOptions {
-        let endpoint = self
-            .s3_endpoint
-            .as_deref()
-            .map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned())
-            .filter(|endpoint| !endpoint.is_empty());
-        let profile = self.aws_profile.as_deref().map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned);
-        let keys = (self.aws_access_key.as_ref(), self.aws_secret_key.as_ref());
-        let credentials = match keys {
+    /// Who asks AWS.
+    fn aws_credentials(&self) -> S3Credentials {
+        match (self.aws_access_key.as_ref(), self.aws_secret_key.as_ref()) {
             (Some(access), Some(secret)) if !access.is_empty() && !secret.is_empty() => S3Credentials::Keys {
                 access: access.clone(),
                 secret: secret.clone(),
                 session: self.aws_session_token.clone().unwrap_or_default(),
             },
-            _ => S3Credentials::Chain { profile: profile.clone() },
-        };
+            _ => S3Credentials::Chain { profile: first(&[&self.aws_profile]).map(str::to_owned) },
+        }
+    }
+
+    /// How stores are reached.
+    async fn stores(&self) -> StoreOptions {
+        let endpoint = self
+            .s3_endpoint
+            .as_deref()
+            .map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned())
+            .filter(|endpoint| !endpoint.is_empty());
+        let credentials = self.aws_credentials();
         let region = match first(&[&self.aws_region]) {
             Some(region) => Some(region.to_owned()),
-            None if warehouse.starts_with("file:") => None,
+            // Nobody asks for a region who writes to a disk.
+            None if self.is_local() => None,
             None if endpoint.is_some() => Some("us-east-1".to_owned()),
-            None => default_region(profile.as_deref()).await,
+            None => default_region(first(&[&self.aws_profile])).await,
         };
         let s3 = region.map(|region| S3Options {
             bucket: String::new(),

@@ -5,7 +5,7 @@ use crate::{Error, Kind, Result, Secret};
 use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
+use object_store::{BackoffConfig, ClientOptions, CredentialProvider, ObjectStore, RetryConfig, StaticCredentialProvider};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,26 @@ pub enum S3Credentials {
         /// Profile of the shared files; `None` is the default one.
         profile: Option<String>,
     },
+    /// Whoever gives them says when they end, and is asked again.
+    Given(AwsCredentials),
+}
+
+/// Who gives credentials to those who sign.
+pub(crate) type AwsCredentials = Arc<dyn CredentialProvider<Credential = AwsCredential>>;
+
+impl S3Credentials {
+    /// Who gives them.
+    pub(crate) fn provider(&self, region: &str) -> AwsCredentials {
+        match self {
+            Self::Keys { access, secret, session } => {
+                let token = (!session.is_empty()).then(|| session.expose().to_owned());
+                let keys = AwsCredential { key_id: access.expose().to_owned(), secret_key: secret.expose().to_owned(), token };
+                Arc::new(StaticCredentialProvider::new(keys))
+            }
+            Self::Chain { profile } => Arc::new(Chain::new(profile.clone(), region.to_owned())),
+            Self::Given(provider) => provider.clone(),
+        }
+    }
 }
 
 impl S3Options {
@@ -87,14 +107,7 @@ pub(super) fn connect(options: S3Options) -> Result<Arc<dyn ObjectStore>> {
             _ => endpoint.clone(),
         });
     }
-    builder = match options.credentials {
-        S3Credentials::Keys { access, secret, session } => {
-            let token = (!session.is_empty()).then(|| session.expose().to_owned());
-            let keys = AwsCredential { key_id: access.expose().to_owned(), secret_key: secret.expose().to_owned(), token };
-            builder.with_credentials(Arc::new(StaticCredentialProvider::new(keys)))
-        }
-        S3Credentials::Chain { profile } => builder.with_credentials(Arc::new(Chain::new(profile, options.region))),
-    };
+    builder = builder.with_credentials(options.credentials.provider(&options.region));
     let store = builder.build().map_err(|e| {
         Error::new(Kind::Config, format!("the S3 options do not fit together: {e}"))
             .hint("look at `s3_bucket`, `s3_region` and `s3_endpoint`")

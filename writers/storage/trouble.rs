@@ -29,7 +29,7 @@ pub(super) fn unsupported(error: &StoreError) -> bool {
 }
 
 /// The error of an attempt to do `doing` below `root`.
-pub(super) fn explain(error: StoreError, doing: &str, root: &str) -> Error {
+pub(crate) fn explain(error: StoreError, doing: &str, root: &str) -> Error {
     if let StoreError::Generic { source, .. } = &error
         && let Some(missing) = source.downcast_ref::<NoCredentials>()
     {

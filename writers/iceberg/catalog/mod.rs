@@ -5,8 +5,14 @@
 //! ([`CommitError::Conflict`]), and so is who cannot know ([`CommitError::Unknown`]). Does not know what a commit contains.
 
 pub(crate) mod filesystem;
+pub(crate) mod glue;
+pub(crate) mod google;
 pub(crate) mod hive;
+pub(crate) mod http;
 pub(crate) mod pointer;
+pub(crate) mod rest;
+pub(crate) mod s3tables;
+pub(crate) mod sigv4;
 pub(crate) mod sql;
 
 use super::io::Files;
@@ -16,6 +22,9 @@ use hive::Hive;
 use iceberg::spec::{FormatVersion, Schema, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use sql::Sql;
+use glue::Glue;
+use rest::Rest;
+use s3tables::S3Tables;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -85,6 +94,12 @@ pub(crate) enum Catalog {
     Hive(Arc<Hive>),
     /// Rows of a database.
     Sql(Arc<Sql>),
+    /// AWS Glue.
+    Glue(Arc<Glue>),
+    /// A server that speaks Iceberg's REST protocol.
+    Rest(Arc<Rest>),
+    /// A table bucket of S3, by its own API.
+    S3Tables(Arc<S3Tables>),
 }
 
 impl Catalog {
@@ -94,6 +109,9 @@ impl Catalog {
             Self::Filesystem(catalog) => catalog.check().await,
             Self::Hive(catalog) => catalog.check().await,
             Self::Sql(catalog) => catalog.check().await,
+            Self::Glue(catalog) => Box::pin(catalog.check()).await,
+            Self::Rest(catalog) => Box::pin(catalog.check()).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.check()).await,
         }
     }
 
@@ -103,6 +121,9 @@ impl Catalog {
             Self::Filesystem(catalog) => catalog.load(table).await,
             Self::Hive(catalog) => catalog.load(table).await,
             Self::Sql(catalog) => catalog.load(table).await,
+            Self::Glue(catalog) => Box::pin(catalog.load(table)).await,
+            Self::Rest(catalog) => Box::pin(catalog.load(table)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.load(table)).await,
         }
     }
 
@@ -112,6 +133,9 @@ impl Catalog {
             Self::Filesystem(catalog) => catalog.create(table, creation).await,
             Self::Hive(catalog) => catalog.create(table, creation).await,
             Self::Sql(catalog) => catalog.create(table, creation).await,
+            Self::Glue(catalog) => Box::pin(catalog.create(table, creation)).await,
+            Self::Rest(catalog) => Box::pin(catalog.create(table, creation)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.create(table, creation)).await,
         }
     }
 
@@ -127,6 +151,9 @@ impl Catalog {
             Self::Filesystem(catalog) => catalog.commit(table, base, requirements, updates).await,
             Self::Hive(catalog) => catalog.commit(table, base, requirements, updates).await,
             Self::Sql(catalog) => catalog.commit(table, base, requirements, updates).await,
+            Self::Glue(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
+            Self::Rest(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
         }
     }
 
@@ -136,6 +163,18 @@ impl Catalog {
             Self::Filesystem(catalog) => catalog.drop_table(table).await,
             Self::Hive(catalog) => catalog.drop_table(table).await,
             Self::Sql(catalog) => catalog.drop_table(table).await,
+            Self::Glue(catalog) => Box::pin(catalog.drop_table(table)).await,
+            Self::Rest(catalog) => Box::pin(catalog.drop_table(table)).await,
+            Self::S3Tables(catalog) => Box::pin(catalog.drop_table(table)).await,
         }
     }
 }
+
+#[cfg(test)]
+mod glue_tests;
+#[cfg(test)]
+pub(crate) mod harness;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod rest_tests;
