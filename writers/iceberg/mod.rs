@@ -107,6 +107,8 @@ impl Destination for Iceberg {
 }
 
 #[cfg(test)]
+mod adversary_tests;
+#[cfg(test)]
 mod cloud_tests;
 #[cfg(test)]
 pub(crate) mod testing;

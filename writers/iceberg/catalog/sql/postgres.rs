@@ -47,7 +47,7 @@ impl Postgres {
             config.host(host).port(*port);
         }
         config
-            .user(server.user.as_deref().unwrap_or("postgres"))
+            .user(server.user.clone().or_else(|| std::env::var("USER").ok()).as_deref().unwrap_or("postgres"))
             .application_name(server.application.as_deref().unwrap_or("lakeward"))
             .connect_timeout(server.connect_timeout.unwrap_or(CONNECT))
             .tcp_user_timeout(PATIENCE)

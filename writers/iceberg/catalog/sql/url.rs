@@ -56,11 +56,11 @@ impl Url {
     /// Takes `jdbc_url` apart; user and password can stand beside it.
     pub(crate) fn parse(url: &Secret, user: Option<&str>, password: Option<&Secret>) -> Result<Self> {
         let text = url.expose().trim();
-        let text = text.strip_prefix("jdbc:").map_or((text, false), |rest| (rest, true));
-        let (scheme, rest) = text.0.split_once(':').ok_or_else(|| wrong(format!("`jdbc_url` is no URL, {FORMS}")))?;
+        let (text, jdbc) = text.strip_prefix("jdbc:").map_or((text, false), |rest| (rest, true));
+        let (scheme, rest) = text.split_once(':').ok_or_else(|| wrong(format!("`jdbc_url` is no URL, {FORMS}")))?;
         let kind = scheme.split('+').next().unwrap_or_default();
         match kind {
-            "sqlite" => sqlite(rest, text.1).map(Url::Sqlite),
+            "sqlite" => sqlite(rest, jdbc).map(Url::Sqlite),
             "postgresql" | "postgres" => {
                 let mut server = Server::parse(rest)?;
                 one_of("jdbc_username", "user", &mut server.user, user.map(str::to_owned))?;
