@@ -1,6 +1,8 @@
 //! Glue and S3 Tables against moto, read with PyIceberg.
 
-use super::harness::{Fresh, REGION, Server, append, boto3, keeps_the_promises, lake, lake_with, moto, pyiceberg, rows, writers_race};
+use super::harness::{
+    Fresh, REGION, Server, Tried, append, boto3, keeps_the_promises, lake, lake_with, moto, pyiceberg, rows, writers_race,
+};
 use super::proxy::{Asked, Proxy};
 use super::{Catalog, TableName};
 use crate::conformance::spec;
@@ -68,7 +70,8 @@ async fn the_contract_is_kept_with_glue() {
     let fresh = fresh(glue_keys(&strict(&server).await, &root));
     writers_race(&fresh, "raced").await;
     let place = move |spec: &TableSpec| Some((Files::new(StoreOptions::default()), format!("{root}/{}.db/{}", spec.database, spec.name)));
-    keeps_the_promises(fresh, true, place).await;
+    // `Tried::All` passes too, and takes moto ten minutes; what a killed process leaves is the same with every catalog of pointers.
+    keeps_the_promises(fresh, Tried::Alive, place).await;
 }
 
 #[tokio::test]
@@ -196,7 +199,7 @@ async fn the_contract_is_kept_with_s3_tables() {
         })
     };
     writers_race(&fresh, "raced").await;
-    keeps_the_promises(fresh.clone(), false, |_| None).await;
+    keeps_the_promises(fresh.clone(), Tried::Kept, |_| None).await;
 
     let lake = fresh(None).await;
     append(&lake, &spec("read"), "a", &[1, 2]).await;
