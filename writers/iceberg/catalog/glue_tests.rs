@@ -210,12 +210,12 @@ async fn the_contract_is_kept_with_s3_tables() {
     );
     let read = format!(
         "from pyiceberg.table import StaticTable
-t = StaticTable.from_metadata({}, dict(catalog.properties))
+t = StaticTable.from_metadata({}, given)
 answer = sorted(t.scan().to_arrow()['id'].to_pylist())",
         place["metadataLocation"]
     );
     let properties = json!({
-        "type": "in-memory", "s3.endpoint": server.endpoint, "s3.region": REGION, "s3.access-key-id": "AK", "s3.secret-access-key": "SK",
+        "s3.endpoint": server.endpoint, "s3.region": REGION, "s3.access-key-id": "AK", "s3.secret-access-key": "SK",
     });
     if let Some(seen) = pyiceberg(&properties, &read) {
         assert_eq!(seen, json!([1, 2, 3]));

@@ -204,7 +204,7 @@ print(json.dumps(answer, default=str))"
     run(&moto_python(), &script, &Value::from(server.endpoint.clone()))
 }
 
-/// Runs statements with `catalog`, PyIceberg's with these properties; gives what they leave in `answer`.
+/// Runs statements with `given`, these properties, and `catalog`, PyIceberg's with them; gives what they leave in `answer`.
 pub(crate) fn pyiceberg(properties: &Value, statements: &str) -> Option<Value> {
     let program = std::env::var_os("LAKEWARD_PYICEBERG").map_or_else(moto_python, PathBuf::from);
     let has = Command::new(&program).args(["-c", "import pyiceberg, pyarrow"]).stderr(Stdio::null()).status();
@@ -214,7 +214,8 @@ pub(crate) fn pyiceberg(properties: &Value, statements: &str) -> Option<Value> {
     let script = format!(
         "import json, sys, pyarrow
 from pyiceberg.catalog import load_catalog
-catalog = load_catalog('lake', **json.load(sys.stdin))
+given = json.load(sys.stdin)
+catalog = load_catalog('lake', **given) if 'type' in given else None
 def rows(name):
     return sorted(catalog.load_table(name).scan().to_arrow()['id'].to_pylist())
 def append(name, *ids):
