@@ -53,7 +53,7 @@ async fn leftovers(root: PathBuf, spec: TableSpec) -> Vec<String> {
     let mut named = Vec::new();
     if let Some(loaded) = lake.catalog.load(&lake.name(&spec.database, &spec.name)).await.expect("load") {
         for snapshot in loaded.metadata.snapshots() {
-            for manifest in super::manifest::of(&loaded.files, &loaded.metadata, snapshot).await.expect("manifests") {
+            for manifest in manifest::of(&loaded.files, &loaded.metadata, snapshot).await.expect("manifests") {
                 for entry in alive(&loaded.files, &manifest).await.expect("entries") {
                     named.push(PathBuf::from(entry.file_path().strip_prefix("file://").expect("local")));
                 }
