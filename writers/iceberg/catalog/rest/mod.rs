@@ -10,7 +10,7 @@ mod vended;
 use super::http::{Answer, Call, Http};
 use super::{CommitError, Creation, Loaded, TableName};
 use crate::iceberg::io::Files;
-use crate::storage::{S3Credentials, StoreOptions};
+use crate::storage::{PRIVATE, S3Credentials, StoreOptions};
 use crate::{Error, Kind, Result};
 use auth::Auth;
 use bytes::Bytes;
@@ -121,7 +121,7 @@ impl Rest {
         // A server that does not know staging has made the table.
         let made = prepared.metadata_location.is_some() && self.client.load(&name).await?.is_some();
         let loaded = self.loaded(&name, prepared).await?;
-        let probe = format!("{}/lakeward/check", loaded.metadata.location().trim_end_matches('/'));
+        let probe = format!("{}/{PRIVATE}/check", loaded.metadata.location().trim_end_matches('/'));
         let written = loaded.files.put(&probe, Bytes::from_static(b"this file may be removed")).await;
         let removed = loaded.files.delete(&[probe]).await;
         self.reached.lock().await.remove(&name);
