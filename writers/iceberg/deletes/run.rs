@@ -178,24 +178,35 @@ impl Reader {
         Ok(Self { file, path, records: run.records, blocks })
     }
 
-    /// The records of `count` blocks from number `first` on, appended to `records`.
-    fn read(&self, first: u64, count: u64, bytes: &mut Vec<u8>, records: &mut Vec<Record>) -> Result<(), Trouble> {
+    /// Reads `count` blocks from number `first` on, and makes sure that they are what was written.
+    fn read(&self, first: u64, count: u64, bytes: &mut Vec<u8>) -> Result<(), Trouble> {
         let damaged = |why: String| Trouble::Damaged(format!("{}: {why}", self.path.display()));
         bytes.resize(usize::try_from(count).unwrap_or(1) * BLOCK_BYTES, 0);
         self.file.read_exact_at(bytes, first * BLOCK_BYTES as u64).map_err(|e| damaged(e.to_string()))?;
         for (number, block) in (first..).zip(bytes.chunks_exact(BLOCK_BYTES)) {
-            let (body, end) = block.split_at(BLOCK_RECORDS * RECORD_BYTES);
+            let end = &block[BLOCK_RECORDS * RECORD_BYTES..];
             let wanted = (self.records - number * BLOCK_RECORDS as u64).min(BLOCK_RECORDS as u64);
             let whole = u32_at(end, 0) == checksum(block) && u64::from(u32_at(end, 4)) == wanted && u64_at(end, 8) == number;
             if !whole {
                 return Err(damaged(format!("block {number} is not what was written")));
             }
-            let record =
-                |bytes: &[u8]| Record { hash: (u64_at(bytes, 0), u64_at(bytes, 8)), file: u32_at(bytes, 16), position: u32_at(bytes, 20) };
-            records.extend(body.chunks_exact(RECORD_BYTES).take(usize::try_from(wanted).unwrap_or(0)).map(record));
         }
         Ok(())
     }
+}
+
+/// The records of a block, one after the other.
+fn records(block: &[u8]) -> std::slice::ChunksExact<'_, u8> {
+    let count = (u32_at(block, BLOCK_RECORDS * RECORD_BYTES + 4) as usize).min(BLOCK_RECORDS);
+    block[..count * RECORD_BYTES].chunks_exact(RECORD_BYTES)
+}
+
+fn hash_of(record: &[u8]) -> KeyHash {
+    (u64_at(record, 0), u64_at(record, 8))
+}
+
+fn decoded(record: &[u8]) -> Record {
+    Record { hash: hash_of(record), file: u32_at(record, 16), position: u32_at(record, 20) }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -228,7 +239,8 @@ impl Cursor {
             if count == 0 {
                 return Ok(None);
             }
-            self.reader.read(self.next_block, count, &mut self.bytes, &mut self.records)?;
+            self.reader.read(self.next_block, count, &mut self.bytes)?;
+            self.records.extend(self.bytes.chunks_exact(BLOCK_BYTES).flat_map(records).map(decoded));
             self.next_block += count;
         }
         let record = self.records.get(self.at).copied();
@@ -240,32 +252,47 @@ impl Cursor {
 /// Gives `found` every record of the run that has one of these hashes, with the number beside the hash. `keys` are sorted, each hash once.
 pub(super) fn look_up(folder: &Path, run: &Run, keys: &[(KeyHash, u32)], found: impl FnMut(u32, Record)) -> Result<(), Trouble> {
     let reader = Reader::open(folder, run)?;
-    if keys.len() as u64 >= reader.blocks / BLOCKS_PER_SEARCH { scan(reader, keys, found) } else { search(&reader, keys, found) }
+    if keys.len() as u64 >= reader.blocks / BLOCKS_PER_SEARCH { scan(&reader, keys, found) } else { search(&reader, keys, found) }
 }
 
-fn scan(reader: Reader, keys: &[(KeyHash, u32)], mut found: impl FnMut(u32, Record)) -> Result<(), Trouble> {
-    let mut cursor = Cursor::new(reader);
-    let mut keys = keys.iter().peekable();
-    while let Some(record) = cursor.next()? {
-        while keys.next_if(|(hash, _)| *hash < record.hash).is_some() {}
-        match keys.peek() {
-            None => break,
-            Some((hash, number)) if *hash == record.hash => found(*number, record),
-            Some(_) => {}
+fn scan(reader: &Reader, mut keys: &[(KeyHash, u32)], mut found: impl FnMut(u32, Record)) -> Result<(), Trouble> {
+    let mut bytes = Vec::new();
+    let mut first = 0;
+    while first < reader.blocks && !keys.is_empty() {
+        let count = SCAN_BLOCKS.min(reader.blocks - first);
+        reader.read(first, count, &mut bytes)?;
+        for block in bytes.chunks_exact(BLOCK_BYTES) {
+            // Most blocks have none of a few keys.
+            let Some(last) = records(block).next_back().map(hash_of) else { continue };
+            for record in records(block) {
+                let Some((key, _)) = keys.first().filter(|(key, _)| *key <= last) else { break };
+                let hash = hash_of(record);
+                if hash < *key {
+                    continue;
+                }
+                while let [(key, _), rest @ ..] = keys
+                    && *key < hash
+                {
+                    keys = rest;
+                }
+                if let Some((_, number)) = keys.first().filter(|(key, _)| *key == hash) {
+                    found(*number, decoded(record));
+                }
+            }
         }
+        first += count;
     }
     Ok(())
 }
 
 /// Hashes are spread evenly, so the place of one is known within a few blocks.
 fn search(reader: &Reader, keys: &[(KeyHash, u32)], mut found: impl FnMut(u32, Record)) -> Result<(), Trouble> {
-    let (mut bytes, mut records) = (Vec::new(), Vec::new());
+    let mut bytes = Vec::new();
     let mut loaded = None;
-    let mut load = |number: u64, records: &mut Vec<Record>| {
+    let mut load = |number: u64, bytes: &mut Vec<u8>| {
         if loaded != Some(number) {
-            records.clear();
             loaded = None;
-            reader.read(number, 1, &mut bytes, records)?;
+            reader.read(number, 1, bytes)?;
             loaded = Some(number);
         }
         Ok::<_, Trouble>(())
@@ -278,16 +305,18 @@ fn search(reader: &Reader, keys: &[(KeyHash, u32)], mut found: impl FnMut(u32, R
         let (mut guess, mut steps) = (blocks_until(hash.0), 0);
         while low < high {
             guess = guess.clamp(low, high - 1);
-            load(guess, &mut records)?;
-            let (Some(first), Some(last)) = (records.first(), records.last()) else { break };
-            if last.hash < *hash {
+            load(guess, &mut bytes)?;
+            let mut ends = records(&bytes).map(hash_of);
+            let Some(first) = ends.next() else { break };
+            let last = ends.next_back().unwrap_or(first);
+            if last < *hash {
                 low = guess + 1;
-                guess = guess.saturating_add(blocks_until(hash.0 - last.hash.0));
-            } else if first.hash < *hash {
+                guess = guess.saturating_add(blocks_until(hash.0 - last.0));
+            } else if first < *hash {
                 (low, high) = (guess, guess);
             } else {
                 high = guess;
-                guess = guess.saturating_sub(blocks_until(first.hash.0 - hash.0));
+                guess = guess.saturating_sub(blocks_until(first.0 - hash.0));
             }
             steps += 1;
             if steps > 8 {
@@ -297,12 +326,15 @@ fn search(reader: &Reader, keys: &[(KeyHash, u32)], mut found: impl FnMut(u32, R
         least = low;
         let mut block = low;
         while block < reader.blocks {
-            load(block, &mut records)?;
-            let from = records.partition_point(|record| record.hash < *hash);
-            let same = records[from..].iter().take_while(|record| record.hash == *hash);
-            let count = same.inspect(|record| found(*number, **record)).count();
+            load(block, &mut bytes)?;
+            let mut rest = records(&bytes).skip_while(|record| hash_of(record) < *hash).peekable();
+            let mut any = false;
+            while let Some(record) = rest.next_if(|record| hash_of(record) == *hash) {
+                found(*number, decoded(record));
+                any = true;
+            }
             // More of them may be in the next block only if this one ends with them.
-            if from + count < records.len() || count == 0 {
+            if !any || rest.peek().is_some() {
                 break;
             }
             block += 1;
@@ -331,7 +363,7 @@ mod tests {
         let mut all = Vec::new();
         let reader = Reader::open(folder, run).expect("open");
         let each = |number, record: Record| all.push((number, record.file, record.position));
-        if scans { scan(reader, keys, each) } else { search(&reader, keys, each) }.expect("lookup");
+        if scans { scan(&reader, keys, each) } else { search(&reader, keys, each) }.expect("lookup");
         all.sort_unstable();
         all
     }
@@ -342,9 +374,9 @@ mod tests {
         assert_eq!(write(folder.path(), Vec::new(), 1).expect("nothing"), None);
         for size in [1, 2, 169, 170, 171, 340, 341, 5000, 60_000] {
             // Every third number is there, some of them many times, across blocks.
-            let copies = |number: u64| if number % 600 == 0 { 200 } else { 1 };
-            let records: Vec<Record> = (0..size)
-                .filter(|number| number % 3 == 0)
+            let copies = |number: u64| if number.is_multiple_of(600) { 200 } else { 1 };
+            let records: Vec<Record> = (0_u64..size)
+                .filter(|number| number.is_multiple_of(3))
                 .flat_map(|number| {
                     let position = u32::try_from(number).expect("small");
                     (0..copies(number)).map(move |file| Record { hash: hash(number), file, position })

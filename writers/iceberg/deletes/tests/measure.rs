@@ -1,6 +1,8 @@
 //! How long the index takes, to be run by hand:
 //! `cargo test --release -p writers --lib measure_the_index -- --ignored --nocapture`.
 
+#![expect(clippy::print_stderr, reason = "that is what it is for")]
+
 use super::lake::Lake;
 use std::time::Instant;
 

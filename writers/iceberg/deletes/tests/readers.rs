@@ -2,6 +2,8 @@
 //!
 //! `LAKEWARD_PYTHON` names a Python that has both (`pyiceberg[pyarrow]`, `duckdb`, `duckdb-extension-{avro,httpfs,iceberg}`).
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+
 use super::lake::Lake;
 use super::rows;
 use std::collections::BTreeMap;
