@@ -361,7 +361,9 @@ fn any_value_anywhere_is_read_or_refused_without_a_leak() {
         json!({"${PLANTED}": "${PLANTED}", "host": "${PLANTED}"}),
     ];
     let folder = tempfile::tempdir().unwrap();
-    let examples = files("tests/configs/seeds").into_iter().chain(files("configs/postgres-to-parquet"));
+    let examples = files("tests/configs/seeds")
+        .into_iter()
+        .chain(files("configs/postgres-to-parquet").into_iter().chain(files("configs/postgres-to-iceberg")));
     let mut tried = 0;
     for path in examples.filter(|path| path.extension().is_some_and(|ext| ext == "json")) {
         let name = path.file_name().unwrap().to_str().unwrap().trim_start_matches("olake-");

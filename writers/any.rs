@@ -22,7 +22,7 @@ pub enum AnyDestination {
 /// A table of any kind.
 pub enum AnyTable {
     /// A folder of Parquet files.
-    Parquet(ParquetTable),
+    Parquet(Box<ParquetTable>),
     /// An Apache Iceberg table.
     Iceberg(Box<IcebergTable>),
 }
@@ -68,7 +68,7 @@ impl Destination for AnyDestination {
 
     async fn open(&self, spec: &TableSpec) -> Result<AnyTable> {
         Ok(match self {
-            Self::Parquet(lake) => AnyTable::Parquet(Box::pin(lake.open(spec)).await?),
+            Self::Parquet(lake) => AnyTable::Parquet(Box::new(Box::pin(lake.open(spec)).await?)),
             Self::Iceberg(lake) => AnyTable::Iceberg(Box::new(Box::pin(lake.open(spec)).await?)),
         })
     }

@@ -62,7 +62,17 @@ impl Coalescer {
         let sort = key.iter().map(|index| SortField::new(schema.field(*index).data_type().clone())).collect();
         let converter = RowConverter::new(sort).map_err(broken)?;
         let folder = tempfile::Builder::new().prefix("lakeward-changes-").tempdir_in(spill).map_err(|e| full(e, spill))?;
-        Ok(Self { schema, key, bound, folder, converter, held: Vec::new(), held_bytes: 0, hasher: RandomState::new(), divisions: Vec::new() })
+        Ok(Self {
+            schema,
+            key,
+            bound,
+            folder,
+            converter,
+            held: Vec::new(),
+            held_bytes: 0,
+            hasher: RandomState::new(),
+            divisions: Vec::new(),
+        })
     }
 
     /// Adds changes, in their order.
@@ -123,7 +133,8 @@ impl Coalescer {
             file.finish().map_err(|e| spilt(e, &path))?;
             drop(file);
             let mut seen = HashSet::new();
-            let mut reader = FileReader::try_new(BufReader::new(File::open(&path).map_err(|e| full(e, &path))?), None).map_err(|e| spilt(e, &path))?;
+            let mut reader =
+                FileReader::try_new(BufReader::new(File::open(&path).map_err(|e| full(e, &path))?), None).map_err(|e| spilt(e, &path))?;
             for index in (0..reader.num_batches()).rev() {
                 reader.set_index(index).map_err(|e| spilt(e, &path))?;
                 let Some(batch) = reader.next() else { return Err(Error::new(Kind::Bug, "a batch that was written is missing")) };
@@ -157,7 +168,11 @@ impl Coalescer {
             Some(_) => {
                 let stays = arrow::compute::not(picked.column(columns - 1).as_boolean()).map_err(broken)?;
                 let rows = picked.project(&(0..columns - 1).collect::<Vec<_>>()).map_err(broken)?;
-                if stays.true_count() == rows.num_rows() { rows } else { arrow::compute::filter_record_batch(&rows, &stays).map_err(broken)? }
+                if stays.true_count() == rows.num_rows() {
+                    rows
+                } else {
+                    arrow::compute::filter_record_batch(&rows, &stays).map_err(broken)?
+                }
             }
         };
         give(Last { keys, rows })
@@ -197,7 +212,9 @@ fn broken(e: arrow::error::ArrowError) -> Error {
 
 fn spilt(e: arrow::error::ArrowError, path: &Path) -> Error {
     let path = path.display();
-    Error::new(Kind::Storage, format!("cannot keep changes in {path}")).because(e).hint("make room there, or name another folder with the environment variable TMPDIR")
+    Error::new(Kind::Storage, format!("cannot keep changes in {path}"))
+        .because(e)
+        .hint("make room there, or name another folder with the environment variable TMPDIR")
 }
 
 fn full(e: std::io::Error, path: &Path) -> Error {
@@ -223,13 +240,17 @@ mod tests {
             let ids = Int64Array::from_iter_values(changes.iter().map(|c| c.0));
             let values = StringArray::from_iter_values(changes.iter().map(|c| &c.1));
             let gone = BooleanArray::from_iter(changes.iter().map(|c| Some(c.2)));
-            coalescer.push(&RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(values), Arc::new(gone)]).expect("batch")).expect("push");
+            coalescer
+                .push(&RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(values), Arc::new(gone)]).expect("batch"))
+                .expect("push");
         }
         let (mut rows, mut keys) = (BTreeMap::new(), Vec::new());
         coalescer
             .finish(|last| {
                 keys.extend(last.keys.column(0).as_primitive::<Int64Type>().values());
-                for (id, value) in last.rows.column(0).as_primitive::<Int64Type>().values().iter().zip(last.rows.column(1).as_string::<i32>()) {
+                for (id, value) in
+                    last.rows.column(0).as_primitive::<Int64Type>().values().iter().zip(last.rows.column(1).as_string::<i32>())
+                {
                     assert!(rows.insert(*id, value.expect("value").to_owned()).is_none(), "{id} comes once");
                 }
                 assert_eq!(last.rows.num_columns(), 2);

@@ -16,9 +16,9 @@
 //! promise written on a method below is a function there.
 
 mod any;
+mod coalesce;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-mod coalesce;
 mod error;
 pub mod iceberg;
 pub mod memory;
@@ -116,7 +116,11 @@ pub trait Table: Send + Sync + 'static {
     /// are, once the part is committed with [`Commit::Append`]. The last row of a key counts. Batches have the columns of other batches
     /// and may have one more, [`GONE`]: a row for which it is true only takes away. Parts of one commit have no key in common.
     /// The statistics of the part are those of the rows that stay.
-    fn stage_changes<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<Self::Part, E>> + Send + 'static + use<Self, S, E>
+    fn stage_changes<S, E>(
+        &self,
+        name: PartName,
+        batches: S,
+    ) -> impl Future<Output = Result<Self::Part, E>> + Send + 'static + use<Self, S, E>
     where
         S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
         E: From<Error> + Send + 'static,

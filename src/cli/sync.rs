@@ -126,7 +126,8 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         Kind::Config | Kind::Schema => files::about(error, FileKind::Streams, &catalog),
         _ => error,
     };
-    let terms = Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
+    let terms =
+        Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
     let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await;
     let plans = plans.map_err(of_catalog)?;
     for (plan, _) in &plans {

@@ -165,7 +165,11 @@ fn a_table_evolves_with_its_source() {
     job.sync().succeeded();
     let count = |round: usize| 20 + round;
     for (round, change) in changes.iter().enumerate() {
-        database.sql(&format!("{change}; INSERT INTO t (id, updated) VALUES ({0}, {0}); UPDATE t SET updated = 1000 * {1} + id WHERE id <= 20", 100 + round, 1 + round));
+        database.sql(&format!(
+            "{change}; INSERT INTO t (id, updated) VALUES ({0}, {0}); UPDATE t SET updated = 1000 * {1} + id WHERE id <= 20",
+            100 + round,
+            1 + round
+        ));
         // The catalog file is written again; the state and the table go on.
         let (streams, state) = (job.read("streams.json"), job.read("state.json"));
         job.run(&["discover", "--config", "source.json", "--streams", "streams.json"]).succeeded();
@@ -185,7 +189,12 @@ fn a_table_evolves_with_its_source() {
     assert_eq!(rows, json!(expected));
     // Field ids are never given twice, and what the source says of a column is there.
     let metadata = metadata(&job, "public.t");
-    let fields = metadata["schemas"].as_array().expect("schemas").iter().find(|schema| schema["schema-id"] == metadata["current-schema-id"]).expect("the current one")["fields"]
+    let fields = metadata["schemas"]
+        .as_array()
+        .expect("schemas")
+        .iter()
+        .find(|schema| schema["schema-id"] == metadata["current-schema-id"])
+        .expect("the current one")["fields"]
         .as_array()
         .expect("fields")
         .clone();
@@ -282,7 +291,10 @@ fn streams_of_one_json_column_have_their_partition_columns() {
     });
     to_iceberg(&job, &json!({}));
     job.sync().succeeded();
-    let rows = at_every_snapshot(&job.table_folder(&job.lake(), "public.t"), "SELECT count(*), count(DISTINCT city), count(DISTINCT data->>'id') FROM $snapshot");
+    let rows = at_every_snapshot(
+        &job.table_folder(&job.lake(), "public.t"),
+        "SELECT count(*), count(DISTINCT city), count(DISTINCT data->>'id') FROM $snapshot",
+    );
     assert_eq!(rows, json!([[[50, 2, 50]]]));
     let snapshot = metadata(&job, "public.t")["snapshots"][0].clone();
     assert_eq!(summary(&snapshot, &["added-records", "total-records", "added-data-files"]), ["50", "50", "2"]);

@@ -221,7 +221,8 @@ impl IcebergConfig {
         let format_version = match (self.format_version, self.delete_files) {
             (None | Some(3), DeleteFiles::DeletionVector) => FormatVersion::V3,
             (Some(2), DeleteFiles::DeletionVector) => {
-                return Err(wrong("`delete_files` is deletion_vector, and format version 2 has none").hint("set `format_version` to 3, or leave it out"));
+                return Err(wrong("`delete_files` is deletion_vector, and format version 2 has none")
+                    .hint("set `format_version` to 3, or leave it out"));
             }
             (Some(3), DeleteFiles::Position) => {
                 return Err(wrong("`delete_files` is position, and format version 3 allows no new position delete files")

@@ -74,12 +74,12 @@ pub(crate) fn evolve(current: &Schema, last_id: i32, origins: &Origins, wanted: 
     for (place, column) in places.iter().zip(wanted.columns.fields()) {
         let field = &mut fields[*place];
         if *place >= known {
-            field.field_type = Box::new(iceberg_type(column, &mut ids)?);
+            *field.field_type = iceberg_type(column, &mut ids)?;
             // The rows that are there have no value for it.
             field.required = created && required(column, wanted);
         } else {
             let merged = merge(&field.field_type, column, &mut ids);
-            field.field_type = Box::new(merged.map_err(|why| refused(field, column, &why))?);
+            *field.field_type = merged.map_err(|why| refused(field, column, &why))?;
             field.required &= required(column, wanted);
         }
         let note = wanted.notes.get(column.name());
@@ -196,8 +196,7 @@ fn merge(there: &Type, column: &Field, ids: &mut Ids) -> Result<Type, String> {
                 let column = fields.iter().find(|column| *column.name() == field.name);
                 field.required &= column.is_some_and(|column| !column.is_nullable());
                 if let Some(column) = column {
-                    field.field_type =
-                        Box::new(merge(&field.field_type, column, ids).map_err(|why| format!("field {:?}: {why}", field.name))?);
+                    *field.field_type = merge(&field.field_type, column, ids).map_err(|why| format!("field {:?}: {why}", field.name))?;
                 }
             }
             for column in fields.iter().filter(|column| there.fields().iter().all(|field| field.name != *column.name())) {

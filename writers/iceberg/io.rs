@@ -57,11 +57,6 @@ impl Files {
         Self(Arc::new(Stores { options: StoreOptions::default(), open: Mutex::default(), fail_after: Some(dying) }))
     }
 
-    /// How the stores are reached.
-    pub(crate) fn options(&self) -> &StoreOptions {
-        &self.0.options
-    }
-
     /// The store that holds `uri`, and the path there.
     pub(crate) fn place(&self, uri: &str) -> Result<(Storage, Path)> {
         let Uri { scheme, authority, key } = Uri::split(uri)?;

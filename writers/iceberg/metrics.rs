@@ -270,7 +270,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Bytes out of hexadecimal.
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect())?
+    (digits.len().is_multiple_of(2))
+        .then(|| digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect())?
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-#![allow(dead_code, reason = "the parts that use it follow")]
 #![doc = include_str!("docs.md")]
 
 pub(crate) mod catalog;

@@ -99,7 +99,7 @@ impl Session {
 
     /// Whether a staged file's name is that of one of these sessions.
     pub(crate) fn is_of(path: &str, sessions: &[String]) -> bool {
-        let session = path.rsplit('/').next().and_then(|name| name.strip_suffix(".parquet")?.rsplit_once('-')).map(|(_, session)| session);
+        let session = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')?.0.rsplit_once('-')).map(|(_, session)| session);
         session.is_some_and(|session| sessions.iter().any(|dead| dead == session))
     }
 }

@@ -9,8 +9,8 @@ use super::manifest::{Manifests, current};
 use super::properties::Properties;
 use crate::{Error, Kind, Result};
 use iceberg::spec::{
-    DataContentType, DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, Operation, Snapshot,
-    SnapshotSummaryCollector, Summary, TableMetadata,
+    DataFile, FormatVersion, ManifestContentType, ManifestFile, ManifestListWriter, Operation, Snapshot, SnapshotSummaryCollector, Summary,
+    TableMetadata,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -254,9 +254,4 @@ fn totals(said: &mut HashMap<String, String>, before: Option<&Summary>) {
             said.insert(total.to_owned(), (so_far + change).max(0).to_string());
         }
     }
-}
-
-/// Whether a file takes rows away.
-pub(crate) fn takes_away(file: &DataFile) -> bool {
-    file.content_type() != DataContentType::Data
 }

@@ -204,7 +204,13 @@ pub(crate) struct Workshop<'t> {
 
 impl Workshop<'_> {
     /// A stager of batches whose columns go to `fields`.
-    pub(crate) fn stager(&self, content: Content, fields: &[NestedFieldRef], batches: SchemaRef, options: EncodeOptions) -> Result<Arc<Stager>> {
+    pub(crate) fn stager(
+        &self,
+        content: Content,
+        fields: &[NestedFieldRef],
+        batches: SchemaRef,
+        options: EncodeOptions,
+    ) -> Result<Arc<Stager>> {
         let future = &self.target.future;
         let written: Vec<i32> = fields.iter().map(|field| field.id).collect();
         let unpartitioned = PartitionSpec::unpartition_spec();

@@ -1,13 +1,13 @@
 //! One open table: staging, adopting, committing.
 
 use super::catalog::{Catalog, CommitError, Loaded, TableName};
+use super::changes::{self, ChangeStager};
+use super::config::{DeleteFiles, Settings};
+use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
 use super::manifest::{alive, current};
 use super::properties::Properties;
 use super::session::Session;
 use super::snapshot::{BySpec, Change, Gone, Producer};
-use super::changes::{self, ChangeStager};
-use super::config::{DeleteFiles, Settings};
-use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
 use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
 use super::target::{Target, token_update};
 use super::{datafile, token};
@@ -17,7 +17,7 @@ use crate::storage::parse;
 use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
 use futures::Stream;
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, Type, SnapshotReference, SnapshotRetention};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, SnapshotReference, SnapshotRetention, Type};
 use iceberg::{TableRequirement, TableUpdate};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -62,7 +62,8 @@ impl IcebergTable {
         }
         let properties = Properties::of(loaded.metadata.properties())?;
         let session = Arc::new(Session::new(&loaded.files, loaded.metadata.location(), &spec.writer)?);
-        let workshop = Workshop { loaded: &loaded, target: &target, properties: &properties, session: &session, pool: &resources.pool, label: &label };
+        let workshop =
+            Workshop { loaded: &loaded, target: &target, properties: &properties, session: &session, pool: &resources.pool, label: &label };
         let stager = workshop.stager(Content::Rows, &target.fields, spec.batches(), properties.encoding(options))?;
         let changes = workshop.changes(&spec, &stager, properties.delete_encoding(options))?;
         let committed = token::committed(&loaded.metadata, &spec.writer);
@@ -150,7 +151,7 @@ impl IcebergTable {
         let (mut attempt, mut located) = (0, None);
         loop {
             if !keys.is_empty() && located != Some(self.loaded.metadata.current_snapshot_id()) {
-                let (deletes, gone) = self.locate(keys, &format!("{}-{attempt}", producer.id)).await?;
+                let (deletes, gone) = self.locate(keys, &format!("{}-{attempt}-{}", producer.id, self.session.id)).await?;
                 producer.take_away(deletes, gone);
                 located = Some(self.loaded.metadata.current_snapshot_id());
             }
@@ -308,7 +309,10 @@ impl Table for IcebergTable {
     fn check_changes(&self) -> Result<()> {
         let key = self.key()?;
         if let Some(field) = key.iter().find(|field| !field.field_type.is_primitive()) {
-            return Err(Error::new(Kind::Config, format!("column {:?} of the key has the type {}: rows cannot be found by it", field.name, field.field_type)));
+            return Err(Error::new(
+                Kind::Config,
+                format!("column {:?} of the key has the type {}: rows cannot be found by it", field.name, field.field_type),
+            ));
         }
         if self.delete_files == DeleteFiles::DeletionVector && self.loaded.metadata.format_version() < FormatVersion::V3 {
             return Err(Error::new(Kind::Config, "`delete_files` is deletion_vector, and the table has format version 2, which has none")
@@ -316,10 +320,11 @@ impl Table for IcebergTable {
         }
         let float = |field: &&NestedFieldRef| matches!(*field.field_type, Type::Primitive(PrimitiveType::Float | PrimitiveType::Double));
         match key.iter().find(float) {
-            Some(field) if self.delete_files == DeleteFiles::Equality => {
-                Err(Error::new(Kind::Config, format!("column {:?} of the key is a floating-point number, which Iceberg does not delete by", field.name))
-                    .hint("set \"delete_files\": \"position\" (or \"deletion_vector\") in the destination file, or append_mode for the stream"))
-            }
+            Some(field) if self.delete_files == DeleteFiles::Equality => Err(Error::new(
+                Kind::Config,
+                format!("column {:?} of the key is a floating-point number, which Iceberg does not delete by", field.name),
+            )
+            .hint("set \"delete_files\": \"position\" (or \"deletion_vector\") in the destination file, or append_mode for the stream")),
             _ => Ok(()),
         }
     }
@@ -392,7 +397,9 @@ impl Table for IcebergTable {
         let change = self.change(&parts, &token, how).map_err(committing)?;
         let keys: Vec<String> = match self.delete_files {
             DeleteFiles::Equality => Vec::new(),
-            DeleteFiles::Position | DeleteFiles::DeletionVector => parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect(),
+            DeleteFiles::Position | DeleteFiles::DeletionVector => {
+                parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect()
+            }
         };
         Box::pin(self.publish(change, &keys, Some(&token))).await.map_err(committing)?;
         if let Err(error) = self.loaded.files.delete(&keys).await {

@@ -54,6 +54,7 @@ fn everything(server: &Seaweed) -> Files {
             credentials: S3Credentials::Keys { access, secret, session: Secret::default() },
             retries: 0,
         }),
+        ..StoreOptions::default()
     })
 }
 
