@@ -86,8 +86,8 @@ fn upserts(name: &str, keys: &Value) {
     job.sync().succeeded();
     for round in 1..=4 {
         database.sql(&format!(
-            "UPDATE t SET v = v || '.{round}', updated = updated + 10000 * {round} WHERE id % 10 = {round}; INSERT INTO t SELECT i, 'new', 'n', 100000 + {round} FROM generate_series(1, 5) i ON CONFLICT (part, id) DO UPDATE SET v = t.v || '+', updated = excluded.updated;
-             UPDATE moving SET city = 'c' || (id + {round}) % 4, at = at + interval '3 days', updated = updated + 10000 WHERE id % 3 = {round} % 3"
+            "UPDATE t SET v = v || '.{round}', updated = 100000 * {round} + id WHERE id % 10 = {round}; INSERT INTO t SELECT i, 'new', 'n', 100000 * {round} + i FROM generate_series(1, 5) i ON CONFLICT (part, id) DO UPDATE SET v = t.v || '+', updated = excluded.updated;
+             UPDATE moving SET city = 'c' || (id + {round}) % 4, at = at + interval '3 days', updated = 100000 * {round} + id WHERE id % 3 = {round} % 3"
         ));
         job.resume().succeeded();
         assert_same_iceberg(&job, &database, "public.t");
@@ -220,7 +220,7 @@ fn a_table_that_cannot_take_the_columns_is_refused_untouched() {
     for (keys, words) in [
         (json!({"format_version": 1}), ["format_version", "2, 3"]),
         (json!({"format_version": 2, "delete_files": "deletion_vector"}), ["delete_files", "deletion_vector"]),
-        (json!({"table_properties": {"write.target-file-size-bytes": 12}}), ["table_properties", "string"]),
+        (json!({"table_properties": {"write.target-file-size-bytes": 12}}), ["table_properties", "text"]),
     ] {
         to_iceberg(&job, &keys);
         job.run(&["check", "--destination", "destination.json"]).failed(exit::CONFIG, &words);
@@ -250,7 +250,7 @@ fn killed_runs_leave_iceberg_tables_exact() {
     job.sync().succeeded();
     let whole = begun.elapsed();
     for round in 0..8 {
-        database.sql(&format!("UPDATE steady SET v = v || '{round}', updated = updated + 20000 WHERE id % 7 = {round} % 7; UPDATE whole SET v = v || '{round}' WHERE id % 5 = 0"));
+        database.sql(&format!("UPDATE steady SET v = v || '{round}', updated = 100000 * (1 + {round}) + id WHERE id % 7 = {round} % 7; UPDATE whole SET v = v || '{round}' WHERE id % 5 = 0"));
         for _ in 0..2 {
             let running = job.start(&Job::RESUME);
             std::thread::sleep(Duration::from_micros(dice.below(whole.as_micros() as usize + 1) as u64));
