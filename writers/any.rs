@@ -28,13 +28,26 @@ pub enum AnyTable {
 }
 
 /// A part of any kind; each is stored in its own form.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum AnyPart {
     /// Staged Parquet files.
     Parquet(ParquetPart),
     /// Staged files of an Iceberg table.
     Iceberg(IcebergPart),
+}
+
+/// By what the forms have of their own: serde's choice among untagged variants does not read maps whose keys are numbers.
+impl<'de> Deserialize<'de> for AnyPart {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let form = serde_json::Value::deserialize(deserializer)?;
+        let read = if form.get("layout").is_some() {
+            serde_json::from_value(form).map(Self::Iceberg)
+        } else {
+            serde_json::from_value(form).map(Self::Parquet)
+        };
+        read.map_err(serde::de::Error::custom)
+    }
 }
 
 impl Part for AnyPart {

@@ -166,7 +166,7 @@ fn a_table_evolves_with_its_source() {
     let count = |round: usize| 20 + round;
     for (round, change) in changes.iter().enumerate() {
         database.sql(&format!(
-            "{change}; INSERT INTO t (id, updated) VALUES ({0}, {0}); UPDATE t SET updated = 1000 * {1} + id WHERE id <= 20",
+            "{change}; INSERT INTO t (id, updated) VALUES ({0}, 1000 * {1} + 500); UPDATE t SET updated = 1000 * {1} + id WHERE id <= 20",
             100 + round,
             1 + round
         ));

@@ -19,7 +19,7 @@ KNOWN = {
     ("chdb", "deletion_vector", True): "refuses",
 }
 MODES = ["equality", "position", "deletion_vector"]
-COLUMNS = "id, city, amount, price, at, day, flag, note, tags"
+COLUMNS = "id, city, amount, price, moment, born, flag, note, tags"
 
 
 def plain(value):
@@ -77,6 +77,7 @@ class ClickHouse:
 
     def __init__(self):
         import chdb
+        os.chdir("/")  # it reads nothing outside of the folder that it was started in
         self.chdb, self.version = chdb, chdb.__version__
 
     def read(self, folder):
@@ -120,7 +121,7 @@ class Lake:
         self.home = os.path.join(home, self.database)
         os.makedirs(self.home)
         server.sql("postgres", f"CREATE DATABASE {self.database}")
-        self.sql("""CREATE TABLE t (id bigint PRIMARY KEY, city text, amount numeric(12,2), price float8, at timestamptz, day date, flag bool, note text, tags text[], updated int);
+        self.sql("""CREATE TABLE t (id bigint PRIMARY KEY, city text, amount numeric(12,2), price float8, moment timestamptz, born date, flag bool, note text, tags text[], updated int);
             INSERT INTO t SELECT i, 'c' || i % 5, i / 7.0, i / 3.0, '1969-12-01Z'::timestamptz + i * interval '37 minutes', '1960-01-01'::date + i, i % 3 = 0,
                 nullif('note ' || i % 10, 'note 0'), ARRAY['a' || i, NULL], i FROM generate_series(1, 5000) i""")
         self.write("source.json", {"host": server.home, "port": server.port, "database": self.database, "username": "postgres"})
@@ -130,7 +131,7 @@ class Lake:
         for entry in streams["streams"]:
             entry["stream"].update(sync_mode="incremental", cursor_field="updated")
         for entry in streams["selected_streams"]["public"]:
-            entry["partition_regex"] = "/{city, identity}/{at, month}/{id, bucket[2]}" if partitioned else ""
+            entry["partition_regex"] = "/{city, identity}/{moment, month}/{id, bucket[2]}" if partitioned else ""
         self.write("streams.json", streams)
         self.round = 0
         stream = streams["streams"][0]["stream"]
@@ -153,12 +154,12 @@ class Lake:
     def change(self):
         self.round += 1
         r = self.round
-        self.sql(f"""UPDATE t SET city = 'c' || (id + {r}) % 5, amount = amount + {r}, note = 'round {r}', at = at + interval '40 days', updated = updated + 10000 WHERE id % 7 = {r};
+        self.sql(f"""UPDATE t SET city = 'c' || (id + {r}) % 5, amount = amount + {r}, note = 'round {r}', moment = moment + interval '40 days', updated = 100000 * {r} + id WHERE id % 7 = {r};
             INSERT INTO t (id, city, updated) SELECT 100000 + {r} * 100 + i, 'new', 100000 * {r} + i FROM generate_series(1, 20) i""")
         self.sync()
 
     def truth(self):
-        fields = self.sql(f"SELECT json_build_array({COLUMNS.replace('at,', 'at AT TIME ZONE $$UTC$$,').replace('amount,', 'amount::text,').replace('price,', 'price::text,')}) FROM t").splitlines()
+        fields = self.sql(f"SELECT json_build_array({COLUMNS.replace('moment,', 'moment AT TIME ZONE $$UTC$$,').replace('amount,', 'amount::text,').replace('price,', 'price::text,')}) FROM t").splitlines()
         result = []
         for line in fields:
             row = json.loads(line)

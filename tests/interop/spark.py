@@ -17,6 +17,7 @@ session = (
     .config("spark.ui.enabled", "false")
     .config("spark.driver.memory", "1g")
     .config("spark.driver.bindAddress", "127.0.0.1")
+    .config("spark.driver.host", "127.0.0.1")
     .config("spark.sql.shuffle.partitions", "2")
     .getOrCreate()
 )

@@ -72,7 +72,7 @@ pub struct IcebergConfig {
     pub hive_uri: Option<String>,
     /// Connections to the Hive metastore.
     #[schemars(extend("x-no-effect" = "one connection is enough, because commits wait for each other anyway"))]
-    pub hive_clients: Option<i64>,
+    pub hive_clients: Option<Value>,
     /// SASL (Kerberos) to the Hive metastore; true is refused.
     pub hive_sasl_enabled: Option<bool>,
     /// URL of a REST catalog: what stands before `/v1/config`.
