@@ -81,8 +81,11 @@ class ClickHouse:
         self.chdb, self.version = chdb, chdb.__version__
 
     def read(self, folder):
-        result = self.chdb.query(f"SELECT {COLUMNS} FROM icebergLocal('{folder}')", "ArrowTable")
-        return zip(*(result.column(i).to_pylist() for i in range(result.num_columns)))
+        # An array is never NULL there; these tables have no empty ones.
+        columns = COLUMNS.replace("tags", "if(empty(tags), NULL, toJSONString(tags)) AS tags")
+        result = self.chdb.query(f"SELECT {columns} FROM icebergLocal('{folder}')", "ArrowTable")
+        rows = zip(*(result.column(i).to_pylist() for i in range(result.num_columns)))
+        return ([*row[:-1], None if row[-1] is None else json.loads(row[-1])] for row in rows)
 
 
 class Spark:
@@ -154,8 +157,8 @@ class Lake:
     def change(self):
         self.round += 1
         r = self.round
-        self.sql(f"""UPDATE t SET city = 'c' || (id + {r}) % 5, amount = amount + {r}, note = 'round {r}', moment = moment + interval '40 days', updated = 100000 * {r} + id WHERE id % 7 = {r};
-            INSERT INTO t (id, city, updated) SELECT 100000 + {r} * 100 + i, 'new', 100000 * {r} + i FROM generate_series(1, 20) i""")
+        self.sql(f"""UPDATE t SET city = 'c' || (id + {r}) % 5, amount = amount + {r}, note = 'round {r}', moment = moment + interval '40 days', updated = 1000000 * {r} + id WHERE id % 7 = {r};
+            INSERT INTO t (id, city, updated) SELECT 100000 + {r} * 100 + i, 'new', 1000000 * {r} + i FROM generate_series(1, 20) i""")
         self.sync()
 
     def truth(self):
