@@ -126,7 +126,7 @@ impl Hive {
                 .hint("give the stream another destination database or table name"));
             }
         }
-        Ok(self.client.get_table(&table.namespace, &table.name).await.map_err(Failure::error)?)
+        self.client.get_table(&table.namespace, &table.name).await.map_err(Failure::error)
     }
 
     pub(super) async fn create(&self, table: &TableName, creation: Creation) -> Result<Loaded> {
