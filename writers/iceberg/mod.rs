@@ -106,7 +106,7 @@ impl Destination for Iceberg {
 }
 
 #[cfg(test)]
-mod adversary_tests;
+mod ceph_tests;
 #[cfg(test)]
 mod cloud_tests;
 #[cfg(test)]
