@@ -200,7 +200,6 @@ mod tests {
                 Box::pin(std::future::ready(names))
             }),
             replaces_in_one_step: true,
-            decides_in_one_step: false,
         })
         .await;
     }

@@ -4,13 +4,12 @@ mod commit;
 mod config;
 pub(crate) mod encode;
 mod flat;
-pub(crate) mod folders;
+mod folders;
 pub(crate) mod labels;
 pub(crate) mod layout;
 pub(crate) mod partition;
 mod preview;
 mod record;
-pub(crate) mod roll;
 pub(crate) mod stage;
 
 pub use config::{Compression, ParquetConfig};
@@ -27,7 +26,7 @@ use encode::EncodeOptions;
 use folders::Folders;
 use futures::Stream;
 use partition::PartitionExpression;
-use stage::{ByFolder, Stager};
+use stage::Stager;
 use std::sync::Arc;
 
 /// Retries of [`Destination::check`]: someone is waiting for the answer.
@@ -107,20 +106,16 @@ impl Destination for Parquet {
         let label = format!("{}.{}", spec.database, spec.name);
         let opening = |e: Error| e.doing(format!("open {label}"));
         let folders = Folders::of(&spec.database, &spec.name).map_err(opening)?;
-        let sorter = ByFolder {
+        let stager = Stager {
             storage: self.storage.clone(),
             staging: folders.staging().map_err(opening)?,
-            columns: spec.schema.fields().len(),
-            partition: PartitionExpression::parse(spec).map_err(opening)?,
-            now: self.resources.now,
-        };
-        let stager = Stager {
-            sorter,
             schema: spec.schema.clone(),
             batches: spec.batches(),
+            partition: PartitionExpression::parse(spec).map_err(opening)?,
             options: self.options.clone(),
             pool: self.resources.pool.clone(),
             label: label.clone(),
+            now: self.resources.now,
         };
         let ledger = Box::pin(Ledger::open(self.storage.clone(), folders)).await.map_err(opening)?;
         Ok(ParquetTable { ledger, stager: Arc::new(stager), schema: spec.schema.clone(), label })
