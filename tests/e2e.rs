@@ -22,6 +22,8 @@ mod failures;
 mod families;
 #[path = "e2e/gentle.rs"]
 mod gentle;
+#[path = "e2e/iceberg.rs"]
+mod iceberg;
 #[path = "e2e/incremental.rs"]
 mod incremental;
 #[path = "e2e/keys.rs"]

@@ -15,9 +15,12 @@
 //! implementation and the test double), then add one line to the list in `conformance`: every
 //! promise written on a method below is a function there.
 
+mod any;
+mod coalesce;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+pub mod iceberg;
 pub mod memory;
 mod naming;
 pub mod parquet;
@@ -27,10 +30,12 @@ mod storage;
 mod table;
 mod transform;
 
+pub use any::{AnyDestination, AnyPart, AnyTable};
+pub use coalesce::{GONE, change_schema};
 pub use error::{Error, Kind, Result, Retry};
 pub use partition::partition_columns;
 pub use secret::Secret;
-pub use table::{Commit, Part, PartName, Stats, TableSpec, Token};
+pub use table::{ColumnNote, Commit, Part, PartName, Stats, TableSpec, Token};
 
 use arrow::array::RecordBatch;
 use futures::Stream;
@@ -101,6 +106,29 @@ pub trait Table: Send + Sync + 'static {
     where
         S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
         E: From<Error> + Send + 'static;
+
+    /// Whether [`Table::stage_changes`] works here; if not, why not.
+    fn check_changes(&self) -> Result<()> {
+        Err(Error::new(Kind::Config, "this destination takes no changes of rows, only new ones"))
+    }
+
+    /// Drains changes into a part: each row takes the place of the rows that have its key ([`TableSpec::key`]), in whichever partition they
+    /// are, once the part is committed with [`Commit::Append`]. The last row of a key counts. Batches have the columns of other batches
+    /// and may have one more, [`GONE`]: a row for which it is true only takes away. Parts of one commit have no key in common.
+    /// The statistics of the part are those of the rows that stay.
+    fn stage_changes<S, E>(
+        &self,
+        name: PartName,
+        batches: S,
+    ) -> impl Future<Output = Result<Self::Part, E>> + Send + 'static + use<Self, S, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        drop((name, batches));
+        let refused = self.check_changes().err().unwrap_or_else(|| Error::new(Kind::Bug, "changes cannot be staged here"));
+        std::future::ready(Err(E::from(refused)))
+    }
 
     /// Of parts remembered from a run that died, keeps those that are still whole, in the order
     /// given (`None` for the others), and removes everything else that is staged for this table.

@@ -200,6 +200,7 @@ mod tests {
                 Box::pin(std::future::ready(names))
             }),
             replaces_in_one_step: true,
+            decides_in_one_step: false,
         })
         .await;
     }

@@ -1,28 +1,36 @@
-//! Where files are kept: a folder on a local disk, or a prefix of an S3 bucket.
+//! Where files are kept: a folder on a local disk, or a prefix of a bucket on S3, Google Cloud Storage or Azure.
 //!
 //! Promises: a file appears whole or not at all, and what was reported as written is still there
 //! after a power cut; memory per open upload is bounded; disk work never blocks the async threads;
 //! an error says what the user can do and never holds a credential. Knows nothing of tables,
 //! Parquet or commits.
 
+mod cloud;
 mod credentials;
 mod disk;
+mod options;
 mod s3;
 mod trouble;
 mod upload;
 
+pub(crate) use cloud::{AzureOptions, GcsOptions};
+pub(crate) use options::StoreOptions;
 pub use s3::{S3Credentials, S3Options};
 pub use upload::Upload;
 
 pub(crate) use credentials::default_region;
 pub(crate) use disk::Lock;
+pub(crate) use s3::AwsCredentials;
+pub(crate) use trouble::explain;
 
 use crate::{Error, Kind, Result};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -89,6 +97,24 @@ impl Storage {
         Ok(Self { place: Place::Bucket(s3::connect(options)?), root, endpoint, conditional: Arc::default(), fuse: Fuse::default() })
     }
 
+    /// A bucket of any kind, shown as `root`.
+    fn bucket(store: Arc<dyn ObjectStore>, root: String, endpoint: Option<&str>) -> Self {
+        let endpoint = endpoint.map(Into::into);
+        Self { place: Place::Bucket(store), root: root.into(), endpoint, conditional: Arc::default(), fuse: Fuse::default() }
+    }
+
+    /// A folder or prefix of this place, as a place of its own.
+    pub(crate) fn below(&self, folder: &Path) -> Self {
+        if folder.is_root() {
+            return self.clone();
+        }
+        let place = match &self.place {
+            Place::Disk(root) => Place::Disk(Arc::new(disk::below(root, folder))),
+            Place::Bucket(store) => Place::Bucket(Arc::new(PrefixStore::new(store.clone(), folder.clone()))),
+        };
+        Self { place, root: self.show(folder.as_ref()).into(), conditional: Arc::default(), ..self.clone() }
+    }
+
     /// Any other object store, for tests that make one misbehave.
     #[cfg(test)]
     pub(crate) fn of(store: Arc<dyn ObjectStore>) -> Self {
@@ -123,7 +149,7 @@ impl Storage {
 
     /// How a path is shown to people.
     pub fn show(&self, path: &str) -> String {
-        if path.is_empty() { self.root.to_string() } else { format!("{}/{path}", self.root) }
+        if path.is_empty() { self.root.to_string() } else { format!("{}/{path}", self.root.trim_end_matches('/')) }
     }
 
     /// Starts writing a file. It appears when [`Upload::finish`] returns, in place of an older one.
@@ -161,6 +187,32 @@ impl Storage {
         }
     }
 
+    /// A range of a file's bytes, which must lie within it.
+    pub(crate) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
+        match &self.place {
+            Place::Disk(root) => {
+                let file = disk::below(root, path);
+                disk::blocking(move || disk::read_range(&file, range)).await
+            }
+            Place::Bucket(store) => store.get_range(path, range).await.map_err(|e| self.trouble(e, "read", path)),
+        }
+    }
+
+    /// The size of a file; `None` when there is none.
+    pub(crate) async fn size(&self, path: &Path) -> Result<Option<u64>> {
+        match &self.place {
+            Place::Disk(root) => {
+                let file = disk::below(root, path);
+                disk::blocking(move || disk::size(&file)).await
+            }
+            Place::Bucket(store) => match store.head(path).await {
+                Ok(found) => Ok(Some(found.size)),
+                Err(error) if trouble::absent(&error) => Ok(None),
+                Err(error) => Err(self.trouble(error, "look at", path)),
+            },
+        }
+    }
+
     /// Writes a file in place of what is there; readers see the old or the new one.
     pub(crate) async fn put(&self, path: &Path, data: Bytes) -> Result<()> {
         self.fuse.burn()?;
@@ -174,6 +226,12 @@ impl Storage {
                 Ok(())
             }
         }
+    }
+
+    /// Whether this is where S3 Tables keeps a table: nobody can list or remove files there, and the service removes by itself what
+    /// belongs to none.
+    fn is_table_bucket(&self) -> bool {
+        self.root.strip_prefix("s3://").and_then(|rest| rest.split('/').next()).is_some_and(|bucket| bucket.ends_with("--table-s3"))
     }
 
     /// Writes a file unless one is there; says whether it was written. Only as good as the store:
@@ -199,6 +257,9 @@ impl Storage {
 
     /// All files below `folder`, by path. A folder that is not there has none.
     pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<Entry>> {
+        if self.is_table_bucket() {
+            return Ok(Vec::new());
+        }
         let mut entries = match &self.place {
             Place::Disk(root) => {
                 let (root, from) = (root.clone(), disk::below(root, folder));
@@ -219,7 +280,7 @@ impl Storage {
 
     /// Removes files; those that are not there are fine.
     pub(crate) async fn delete(&self, paths: Vec<Path>) -> Result<()> {
-        if paths.is_empty() {
+        if paths.is_empty() || self.is_table_bucket() {
             return Ok(());
         }
         match &self.place {
@@ -249,7 +310,7 @@ impl Storage {
                     match result {
                         Ok(_) => {}
                         Err(error) if trouble::absent(&error) => {}
-                        Err(error) => return Err(trouble::explain(error, "remove files", &self.root)),
+                        Err(error) => return Err(explain(error, "remove files", &self.root)),
                     }
                 }
                 spent
@@ -370,6 +431,12 @@ impl Storage {
 
     /// Tries every operation that a sync will need, and leaves nothing behind.
     pub(crate) async fn check(&self) -> Result<()> {
+        self.check_files().await?;
+        self.conditional_puts_are_safe().await.map(drop)
+    }
+
+    /// [`Storage::check`] for those who need no conditional puts.
+    pub(crate) async fn check_files(&self) -> Result<()> {
         if let Place::Disk(root) = &self.place {
             let root = root.clone();
             return disk::blocking(move || disk::check(&root)).await;
@@ -384,8 +451,7 @@ impl Storage {
             return Err(Error::new(Kind::Storage, format!("{} does not give back what was written to it", self.root)));
         }
         self.copy_all(vec![(first.clone(), second.clone())]).await?;
-        self.delete(vec![first, second]).await?;
-        self.conditional_puts_are_safe().await.map(drop)
+        self.delete(vec![first, second]).await
     }
 
     /// Whether a path is that of a small write that was cut off.
@@ -405,7 +471,7 @@ impl Storage {
             Some(endpoint) => format!("{verb} {} at {endpoint}", self.show(path.as_ref())),
             None => format!("{verb} {}", self.show(path.as_ref())),
         };
-        trouble::explain(error, &doing, &self.root)
+        explain(error, &doing, &self.root)
     }
 }
 

@@ -19,16 +19,44 @@ pub struct TableSpec {
     pub partition_regex: String,
     /// Columns that batches carry for the expression alone; they are not written.
     pub partition_only: Vec<FieldRef>,
+    /// The columns that identify a row, if any do: of `schema`, and never NULL.
+    pub key: Vec<String>,
+    /// What the source says of columns, by name. Writers that keep no such thing leave it alone.
+    pub notes: BTreeMap<String, ColumnNote>,
+    /// Which table of the source it is; numbers of columns mean something within it. Another one of the same name is another.
+    pub source: String,
+    /// Who writes, where several write one table: tokens are kept for each. Empty means nobody else does.
+    pub writer: String,
     /// Other names that the expression may use, each for a column of `schema` or `partition_only`.
     pub partition_names: BTreeMap<String, String>,
 }
 
 impl Default for TableSpec {
     fn default() -> Self {
-        let (database, name, partition_regex) = (String::new(), String::new(), String::new());
-        let schema = Arc::new(Schema::empty());
-        Self { database, name, schema, partition_regex, partition_only: Vec::new(), partition_names: BTreeMap::new() }
+        Self {
+            database: String::new(),
+            name: String::new(),
+            schema: Arc::new(Schema::empty()),
+            partition_regex: String::new(),
+            partition_only: Vec::new(),
+            key: Vec::new(),
+            notes: BTreeMap::new(),
+            source: String::new(),
+            writer: String::new(),
+            partition_names: BTreeMap::new(),
+        }
     }
+}
+
+/// What a source says of a column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnNote {
+    /// What it is for.
+    pub doc: Option<String>,
+    /// Its number in the source, which stays when it is renamed and is never given again.
+    pub number: Option<u32>,
+    /// The source promises that it is never NULL.
+    pub required: bool,
 }
 
 impl TableSpec {

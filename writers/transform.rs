@@ -153,6 +153,52 @@ pub(crate) fn truncate(column: &ArrayRef, width: u32) -> Result<ArrayRef> {
     })
 }
 
+/// Years, months, days or hours since 1970, downwards: what is before 1970 is negative (specification, "Partition Transforms").
+/// Days are of type `date`, as the specification suggests, the others whole numbers.
+pub(crate) fn since_1970(column: &ArrayRef, transform: Transform) -> Result<ArrayRef> {
+    let whole = |values: PrimitiveArray<Int32Type>| Arc::new(values) as ArrayRef;
+    let number = |value: i64| {
+        i32::try_from(value).map_err(|_| Error::new(Kind::Schema, format!("no partition of {transform} can be given for {value}")))
+    };
+    let days: PrimitiveArray<Int64Type> = match column.data_type() {
+        DataType::Date32 => column.as_primitive::<Date32Type>().unary(i64::from),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            column.as_primitive::<TimestampMicrosecondType>().unary(|micros| micros.div_euclid(MICROS_PER_DAY))
+        }
+        other => return Err(Error::new(Kind::Bug, format!("a column of type {other} has no {transform}"))),
+    };
+    Ok(match transform {
+        Transform::Year => whole(days.try_unary(|day| number(year_and_month(day).0 - 1970))?),
+        Transform::Month => whole(days.try_unary(|day| {
+            let (year, month) = year_and_month(day);
+            number((year - 1970) * 12 + month - 1)
+        })?),
+        Transform::Day => Arc::new(days.try_unary::<_, Date32Type, Error>(number)?),
+        Transform::Hour => match column.data_type() {
+            DataType::Timestamp(..) => {
+                whole(column.as_primitive::<TimestampMicrosecondType>().try_unary(|micros| number(micros.div_euclid(MICROS_PER_HOUR)))?)
+            }
+            other => return Err(Error::new(Kind::Bug, format!("a column of type {other} has no hours"))),
+        },
+        other => return Err(Error::new(Kind::Bug, format!("{other} is not about time"))),
+    })
+}
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
+const MICROS_PER_HOUR: i64 = 3_600_000_000;
+
+/// Year and month (1 to 12) of a day since 1970 in the proleptic Gregorian calendar, for all days: the calendar repeats every 400
+/// years of 146,097 days, counted here from March 1st, so that the day which some years have is the last.
+fn year_and_month(day: i64) -> (i64, i64) {
+    let day = day + 719_468;
+    let (era, within) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year = (within - within / 1460 + within / 36_524 - within / 146_096) / 365;
+    let of_year = within - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + i64::from(month <= 2), month)
+}
+
 fn each<T: ArrowPrimitiveType>(column: &ArrayRef, of: impl Fn(T::Native) -> Result<i32>) -> Result<PrimitiveArray<Int32Type>> {
     column.as_primitive::<T>().iter().map(|value| value.map(&of).transpose()).collect()
 }
@@ -163,7 +209,7 @@ fn hash(bytes: &[u8]) -> Result<u32> {
 }
 
 /// The fewest bytes of a big-endian two's-complement number that hold it.
-fn minimal(bytes: &[u8]) -> &[u8] {
+pub(crate) fn minimal(bytes: &[u8]) -> &[u8] {
     let mut rest = bytes;
     while let [first, second, ..] = rest
         && ((*first == 0 && *second < 0x80) || (*first == 0xFF && *second >= 0x80))
@@ -214,6 +260,26 @@ mod tests {
         let decimal = truncate(&decimal, 50).expect("cut");
         assert_eq!(decimal.as_primitive::<Decimal128Type>().values(), &[1050, -1100]);
         assert_eq!(*decimal.data_type(), DataType::Decimal128(9, 2));
+    }
+
+    #[test]
+    fn time_is_counted_downwards() {
+        let micros: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![0, -1, 1_510_871_468_000_000, i64::MAX, i64::MIN]));
+        let of = |transform| {
+            let counted = since_1970(&micros.slice(0, 3), transform).expect("transform");
+            arrow::compute::cast(&counted, &DataType::Int32).expect("int").as_primitive::<Int32Type>().values().to_vec()
+        };
+        // 2017-11-16T22:31:08, the specification's example.
+        assert_eq!(of(Transform::Year), [0, -1, 47]);
+        assert_eq!(of(Transform::Month), [0, -1, 574]);
+        assert_eq!(of(Transform::Day), [0, -1, 17_486]);
+        assert_eq!(of(Transform::Hour), [0, -1, 419_686]);
+        assert_eq!(year_and_month(-719_528), (0, 1));
+        assert_eq!(year_and_month(-719_529), (-1, 12));
+        assert_eq!(year_and_month(19_782), (2024, 2));
+        assert_eq!(year_and_month(106_751_991), (294_247, 1));
+        assert!(since_1970(&micros, Transform::Year).is_ok());
+        assert!(since_1970(&micros, Transform::Hour).is_err(), "2.5 thousand million hours do not fit an int");
     }
 
     #[test]

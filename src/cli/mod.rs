@@ -226,7 +226,7 @@ async fn read_source(flags: &Flags) -> Result<(Source, ConnectOptions)> {
 async fn read_destination(flags: &Flags) -> Result<Destination> {
     let path = files::required(&flags.destination, "destination", "destination.json")?;
     let destination: Destination = read(flags, path, FileKind::Destination).await?;
-    destination.resolve().map_err(|error| files::about(error, FileKind::Destination, path))?;
+    destination.validate().map_err(|error| files::about(error, FileKind::Destination, path))?;
     Ok(destination)
 }
 

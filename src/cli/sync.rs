@@ -18,6 +18,8 @@ use chrono::Utc;
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use writers::AnyDestination;
+use writers::iceberg::Iceberg;
 use writers::parquet::{Parquet, Resources};
 
 /// Flags of `sync`.
@@ -84,12 +86,15 @@ impl Share {
 }
 
 /// Opens the destination that the file names.
-pub async fn open_destination(destination: &Destination, share: Share) -> Result<Parquet> {
+pub async fn open_destination(destination: &Destination, share: Share) -> Result<AnyDestination> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("encode-{i}")).build();
     let pool = Arc::new(pool.map_err(|e| Error::bug(format!("start the encoding threads: {e}")))?);
     let resources = Resources { pool, row_group_bytes: share.row_group_bytes, now: Utc::now() };
-    Ok(Parquet::open(destination.resolve()?, resources).await?)
+    Ok(match destination {
+        Destination::Parquet(config) => AnyDestination::Parquet(Parquet::open(config, resources).await?),
+        Destination::Iceberg(config) => AnyDestination::Iceberg(Iceberg::open(config, resources).await?),
+    })
 }
 
 /// Runs a sync.
@@ -100,8 +105,8 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let destination = super::read_destination(flags).await?;
     let mut chosen = restrict(super::read_chosen(flags)?, &args.only)?;
     for stream in &mut chosen {
-        stream.metadata.normalization = stream.metadata.normalization.or(destination.resolve()?.normalization);
-        if stream.metadata.append_mode {
+        stream.metadata.normalization = stream.metadata.normalization.or(destination.normalization());
+        if stream.metadata.append_mode && matches!(destination, Destination::Parquet(_)) {
             stream.notes.push("append_mode has no effect: rows are deleted from no table of Parquet files".to_owned());
         }
     }
@@ -121,7 +126,8 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         Kind::Config | Kind::Schema => files::about(error, FileKind::Streams, &catalog),
         _ => error,
     };
-    let terms = Terms { wire: source.wire(), incremental: source.incremental };
+    let terms =
+        Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
     let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await;
     let plans = plans.map_err(of_catalog)?;
     for (plan, _) in &plans {
@@ -132,7 +138,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let Some(file) = file else {
         return super::dry_run::print(&options, &plans, &state, share.readers, source.backfill.chunk_rows).await;
     };
-    let file_bytes = destination.resolve()?.file_bytes_wanted();
+    let file_bytes = destination.file_bytes_wanted();
     let destination = open_destination(&destination, share).await?;
     let state_path = file.path().to_owned();
     let effort = Effort {

@@ -3,12 +3,12 @@
 //! `{"type": …, "writer": {…}}` as OLake has it. The type is accepted in any case; each writer's keys are typed beside the
 //! writer itself. A type that is not built yet is parsed, so that its file can be checked, and refused when it is to be used.
 
-use super::iceberg::IcebergConfig;
 use super::shape::Findings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use writers::iceberg::IcebergConfig;
 use writers::parquet::ParquetConfig;
 
 /// A place for tables.
@@ -18,25 +18,37 @@ pub enum Destination {
     /// Parquet files in a directory or in an S3 bucket.
     #[serde(rename = "PARQUET")]
     Parquet(Box<ParquetConfig>),
-    /// Apache Iceberg tables. Not built yet in this version: the file can be checked, not used.
+    /// Apache Iceberg tables.
     #[serde(rename = "ICEBERG")]
     Iceberg(Box<IcebergConfig>),
 }
 
 impl Destination {
-    /// The writer's configuration, if the writer exists and can work with it.
+    /// Checks everything that can be checked without a connection.
     ///
     /// # Errors
-    /// [`Kind::Config`](crate::error::Kind::Config) for a destination that is not built yet, and for what the writer's
-    /// own validation finds.
-    pub fn resolve(&self) -> Result<&ParquetConfig> {
+    /// [`Kind::Config`](crate::error::Kind::Config) for what the writer's own validation finds.
+    pub fn validate(&self) -> Result<()> {
         match self {
-            Self::Parquet(config) => {
-                config.validate()?;
-                Ok(config)
-            }
-            Self::Iceberg(_) => Err(Error::config("`type`: the ICEBERG destination is not built yet in this version, accepted: PARQUET")
-                .hint("write Parquet files: {\"type\": \"PARQUET\", \"writer\": {\"local_path\": \"…\"}}")),
+            Self::Parquet(config) => config.validate()?,
+            Self::Iceberg(config) => config.validate()?,
+        }
+        Ok(())
+    }
+
+    /// Whether streams that say nothing about it become typed columns.
+    pub fn normalization(&self) -> Option<bool> {
+        match self {
+            Self::Parquet(config) => config.normalization,
+            Self::Iceberg(config) => config.normalization,
+        }
+    }
+
+    /// The size that a file of a large table should have.
+    pub fn file_bytes_wanted(&self) -> u64 {
+        match self {
+            Self::Parquet(config) => config.file_bytes_wanted(),
+            Self::Iceberg(config) => config.file_bytes_wanted(),
         }
     }
 }

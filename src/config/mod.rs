@@ -3,7 +3,7 @@
 //! ```text
 //! path ─▶ load: read ─▶ expand ${…} ─▶ dialect: other tools' files ─▶ shape: compare with the schema ─▶ typed value
 //!                                                                                                          │
-//!                              source.resolve() ─▶ ConnectOptions    destination.resolve() ─▶ writer's config
+//!                              source.resolve() ─▶ ConnectOptions    destination.validate() ─▶ writer's config
 //! ```
 //!
 //! A file is read once and checked as a whole; what comes out of here is not validated again. No secret leaves by a
@@ -21,7 +21,6 @@ pub mod encryption;
 pub mod expand;
 pub mod filter;
 pub mod flatten;
-pub mod iceberg;
 mod keywords;
 pub mod load;
 pub mod merge;

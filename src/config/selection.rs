@@ -16,8 +16,11 @@ use crate::types::special::SpecialValues;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The column in which OLake keeps what identifies a row.
+pub const OLAKE_ID: &str = "_olake_id";
+
 /// The columns that OLake adds to a table.
-pub const OLAKE_COLUMNS: [&str; 5] = ["_olake_id", "_olake_timestamp", "_op_type", "_cdc_timestamp", "_cdc_lsn"];
+pub const OLAKE_COLUMNS: [&str; 5] = [OLAKE_ID, "_olake_timestamp", "_op_type", "_cdc_timestamp", "_cdc_lsn"];
 
 /// A stream of this sync.
 #[derive(Clone, Debug)]

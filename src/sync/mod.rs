@@ -163,6 +163,9 @@ impl<D: Destination> Run<D> {
         let open = async |(plan, info): (StreamPlan, TableInfo)| -> Result<_> {
             let table =
                 destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
+            if plan.upserts {
+                table.check_changes().map_err(|e| Error::from(e).doing(format!("plan {}", plan.id)))?;
+            }
             let meter = Meter::new(&plan.id);
             meter.rows_estimated.store(info.estimated_rows.unwrap_or(0), Relaxed);
             Ok(Arc::new(StreamRun { plan, info, table: tokio::sync::Mutex::new(table), meter }))

@@ -7,7 +7,7 @@ use super::{flatten, row_json};
 use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
 use crate::config::naming;
-use crate::config::selection::{self, Chosen, ChosenColumn, OLAKE_COLUMNS};
+use crate::config::selection::{self, Chosen, ChosenColumn, OLAKE_COLUMNS, OLAKE_ID};
 use crate::config::source::Incremental;
 use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use writers::{Commit, TableSpec};
+use writers::{ColumnNote, Commit, TableSpec};
 
 /// One stream of a run, ready to be read and written.
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct StreamPlan {
     pub key: Option<Key>,
     /// What tells new rows from old ones, if the stream is incremental.
     pub cursor: Option<CursorField>,
+    /// Whether rows that an incremental run adds take the place of those with the same key.
+    pub upserts: bool,
     /// The table in the destination.
     pub spec: TableSpec,
     /// Changes when staged chunks of another plan are of no use for this one.
@@ -86,16 +88,18 @@ pub struct Terms {
     pub wire: Wire,
     /// How incremental streams are read.
     pub incremental: Incremental,
+    /// Whether the destination can replace single rows.
+    pub replaces_rows: bool,
 }
 
 /// Plans a stream. `now` is the time of ingestion, one for the whole run.
 pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
-    let id = format!("{}.{}", table.namespace, table.name);
+    let id = id_of(table);
     plan_stream(chosen, table, now, terms).map_err(|e| e.doing(format!("plan {id}")))
 }
 
 fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
-    let Terms { wire, incremental } = *terms;
+    let Terms { wire, incremental, replaces_rows } = *terms;
     refuse_what_is_not_built(&chosen)?;
     let mut notes = chosen.notes.clone();
     let mut query = Query { wire, ..Query::default() };
@@ -138,16 +142,26 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         partition_regex: chosen.metadata.partition_regex.clone(),
         partition_only: query.schema().fields().iter().skip(schema.fields().len()).cloned().collect(),
         partition_names,
+        key: destination_key(table, normalised, &sources, &olake_columns),
+        notes: notes_of(normalised, &sources, &query.columns),
+        source: table.oid.to_string(),
+        writer: id_of(table),
         schema,
     };
+    let wants_upserts = cursor.is_some() && replaces_rows && !chosen.metadata.append_mode;
+    let upserts = wants_upserts && !spec.key.is_empty();
+    if wants_upserts && !upserts {
+        notes.push("it has no key among its columns, so changed rows are added beside their older versions".to_owned());
+    }
     // The time of ingestion is another one in every run, and may be.
     let instant = instant(now);
     let expressions: Vec<_> = query.select.iter().map(String::as_str).filter(|expression| *expression != instant).collect();
     let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
     Ok(StreamPlan {
-        id: format!("{}.{}", table.namespace, table.name),
+        id: id_of(table),
         key: key(&chosen, table)?,
         cursor,
+        upserts,
         chosen,
         wire,
         columns: query.columns,
@@ -158,6 +172,40 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         fingerprint,
         notes,
     })
+}
+
+fn id_of(table: &TableInfo) -> String {
+    format!("{}.{}", table.namespace, table.name)
+}
+
+/// The columns of the destination that identify a row: those of the primary key where all of them are written, else OLake's id.
+fn destination_key(table: &TableInfo, normalised: bool, sources: &[Planned<'_>], olake_columns: &[String]) -> Vec<String> {
+    let written =
+        |key: &String| sources.iter().find(|planned| normalised && planned.column.name == *key).map(|planned| planned.name.clone());
+    let key: Option<Vec<String>> = table.primary_key.iter().map(written).collect();
+    match key {
+        Some(key) if !key.is_empty() => key,
+        // Without a key of its own, equal rows of a table have equal ids.
+        Some(_) | None if !table.primary_key.is_empty() && olake_columns.iter().any(|name| name == OLAKE_ID) => vec![OLAKE_ID.to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// What the database says of the columns that are written.
+fn notes_of(normalised: bool, sources: &[Planned<'_>], written: &[ColumnPlan]) -> BTreeMap<String, ColumnNote> {
+    let note = |plan: &ColumnPlan| {
+        let note = match sources.iter().find(|planned| normalised && planned.name == plan.name) {
+            Some(Planned { column, special, .. }) => ColumnNote {
+                doc: column.comment.clone(),
+                number: u32::try_from(column.attnum).ok(),
+                // A value that the destination's type does not have can become NULL.
+                required: column.not_null && *special != SpecialValues::Null,
+            },
+            None => ColumnNote { required: plan.name == OLAKE_ID, ..ColumnNote::default() },
+        };
+        (plan.name.clone(), note)
+    };
+    written.iter().map(note).collect()
 }
 
 /// What is selected, and how it is decoded, under construction.

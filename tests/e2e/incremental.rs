@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// A job whose streams are incremental by the given cursors.
-fn job(database: &Database, cursors: &[(&str, &str)]) -> Job {
+pub fn job(database: &Database, cursors: &[(&str, &str)]) -> Job {
     let job = Job::new(database);
     job.discover();
     job.edit("streams.json", |file| {

@@ -170,23 +170,6 @@ fn olake_writers_and_normalization() {
     assert_rows_as_json(&published(&store.files_root().join("public/table_1")), &database);
 }
 
-#[test]
-fn olake_iceberg_destinations_are_refused_so_far() {
-    let (_, job) = olake();
-    let mut streams = olake_streams(&job);
-    streams["streams"][0]["stream"]["sync_mode"] = json!("full_refresh");
-    job.write("streams.json", &streams);
-    for name in ["olake-destination-iceberg-glue.json", "olake-destination-iceberg-jdbc.json"] {
-        job.write("destination.json", &seed_json(name));
-        for arguments in [&OLAKE_SYNC[..], &["check", "--destination", "destination.json"]] {
-            let outcome =
-                job.run(arguments).failed(exit::CONFIG, &["destination.json", "`type`", "ICEBERG", "not built yet", "what to do"]);
-            assert!(!outcome.stderr.contains("unknown key"), "{}", outcome.stderr);
-        }
-    }
-    assert!(!job.path("state.json").exists());
-}
-
 /// OLake's state of a run with change data capture outlives a full refresh: its position in the log is not ours to forget.
 #[test]
 fn olake_state_survives_a_full_refresh() {

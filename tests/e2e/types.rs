@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Column type in the source, its name in the catalog, Arrow type in the files as pyarrow names it, and values in SQL. NULL is added
 /// to each.
-const EXACT: &[(&str, &str, &str, &[&str])] = &[
+pub const EXACT: &[(&str, &str, &str, &[&str])] = &[
     ("bool", "boolean", "bool", &["true", "false"]),
     ("int2", "int16", "int16", &["0", "-32768", "32767"]),
     ("int4", "integer_small", "int32", &["0", "-2147483648", "2147483647"]),
@@ -175,10 +175,10 @@ const OF_EXTENSIONS: &[(&str, &str, &str, &str, &[&str])] = &[
     ("postgis", "geography", "wkb", "binary", &["'SRID=4326;POINT(1 2)'"]),
 ];
 
-type Exact<'a> = (&'a str, &'a str, &'a str, &'a [&'a str]);
+pub type Exact<'a> = (&'a str, &'a str, &'a str, &'a [&'a str]);
 
 /// A table with one column per type. Row k holds the k-th value of each type (or NULL when it has fewer); the last row is NULL throughout.
-fn create(types: &[Exact]) -> String {
+pub fn create(types: &[Exact]) -> String {
     let columns: Vec<String> = types.iter().enumerate().map(|(i, (t, ..))| format!("c{i} {t}")).collect();
     let longest = types.iter().map(|(.., values)| values.len()).max().expect("types");
     let row = |k: usize| {
@@ -188,7 +188,8 @@ fn create(types: &[Exact]) -> String {
     format!("CREATE TABLE t (id int PRIMARY KEY, {}); INSERT INTO t VALUES {};", columns.join(", "), rows.join(",\n"))
 }
 
-const CUSTOM: &str = "CREATE TYPE mood AS ENUM ('happy', 'very sad'); CREATE DOMAIN percentage AS int CHECK (value BETWEEN 0 AND 100);
+/// Types that a database makes itself.
+pub const CUSTOM: &str = "CREATE TYPE mood AS ENUM ('happy', 'very sad'); CREATE DOMAIN percentage AS int CHECK (value BETWEEN 0 AND 100);
     CREATE DOMAIN price AS numeric(8,2); CREATE TYPE complex AS (r float8, \"the label\" text, at timestamptz[]);
     CREATE TYPE label; CREATE FUNCTION label_in(cstring) RETURNS label LANGUAGE internal IMMUTABLE STRICT AS 'textin';
     CREATE FUNCTION label_out(label) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';

@@ -33,6 +33,17 @@ pub fn assert_same_in(root: &Path, job: &Job, database: &Database, stream: &str)
     assert_same_files(job, database, stream, &published(&job.table_folder(root, stream)))
 }
 
+/// As [`assert_same`], for a table of an Iceberg warehouse at the job's lake, which DuckDB and PyIceberg read (the latter only as long as nothing
+/// is deleted by key, which it refuses to read).
+#[track_caller]
+pub fn assert_same_iceberg(job: &Job, database: &Database, stream: &str) -> Seen {
+    let described = job.stream(stream);
+    let part = |key: &str| described[key].as_str().unwrap_or_else(|| panic!("{stream} has no {key}"));
+    let mut comparison = Comparison::new(job, database, stream, &[], (part("namespace"), part("name")));
+    comparison.question["iceberg"] = json!(job.table_folder(&job.lake(), stream));
+    judge(&[comparison]).remove(0)
+}
+
 /// As [`assert_same`], for a table that is meant to hold what another relation (`namespace.name`) of the database holds.
 #[track_caller]
 pub fn assert_same_as(job: &Job, database: &Database, stream: &str, expected: &str) -> Seen {

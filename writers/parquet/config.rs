@@ -296,7 +296,7 @@ mod tests {
             S3Credentials::Keys { access, secret, session } => {
                 assert_eq!((access.expose(), secret.expose(), session.expose()), ("AKIA1", "hunter2", "tok"));
             }
-            S3Credentials::Chain { .. } => panic!("the keys were not taken"),
+            S3Credentials::Chain { .. } | S3Credentials::Given(_) => panic!("the keys were not taken"),
         }
         let options = store(r#"{"s3_bucket": "b", "s3_region": "r", "s3_profile": "work", "s3_path_style": true}"#);
         assert!(matches!(options.credentials, S3Credentials::Chain { profile: Some(name) } if name == "work"));

@@ -15,6 +15,7 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use rayon::prelude::*;
 use std::io::Write;
@@ -173,12 +174,13 @@ impl Encoder {
         std::mem::take(&mut self.file.inner_mut().ready)
     }
 
-    /// Ends the file and gives the rest of its bytes.
-    pub(crate) fn finish(mut self) -> Result<Vec<Bytes>> {
+    /// Ends the file and gives the rest of its bytes, and its footer.
+    pub(crate) fn finish(mut self) -> Result<(Vec<Bytes>, ParquetMetaData)> {
         self.close_row_group()?;
-        let mut segments = self.file.into_inner().map_err(broken)?;
+        let footer = self.file.finish().map_err(broken)?;
+        let segments = self.file.inner_mut();
         segments.cut();
-        Ok(segments.ready)
+        Ok((std::mem::take(&mut segments.ready), footer))
     }
 
     /// Bytes held by the row group being filled; zero between row groups.

@@ -28,7 +28,7 @@ fn encode(batches: &[RecordBatch], schema: &SchemaRef, options: &EncodeOptions) 
         encoder.write(batch).expect("write");
         bytes.extend(encoder.take().concat());
     }
-    bytes.extend(encoder.finish().expect("finish").concat());
+    bytes.extend(encoder.finish().expect("finish").0.concat());
     bytes.into()
 }
 

@@ -106,7 +106,7 @@ pub(super) fn commit_file(name: &str) -> CommitFile {
 }
 
 /// A name as a folder name; different names give different folders.
-fn segment(name: &str) -> Result<String> {
+pub(crate) fn segment(name: &str) -> Result<String> {
     // A bare `%` and a leading `%5F` cannot come from escaping another name.
     let escaped = match name {
         "" => "%".to_owned(),

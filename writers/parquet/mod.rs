@@ -4,12 +4,13 @@ mod commit;
 mod config;
 pub(crate) mod encode;
 mod flat;
-mod folders;
+pub(crate) mod folders;
 pub(crate) mod labels;
 pub(crate) mod layout;
 pub(crate) mod partition;
 mod preview;
 mod record;
+pub(crate) mod roll;
 pub(crate) mod stage;
 
 pub use config::{Compression, ParquetConfig};
@@ -26,7 +27,7 @@ use encode::EncodeOptions;
 use folders::Folders;
 use futures::Stream;
 use partition::PartitionExpression;
-use stage::Stager;
+use stage::{ByFolder, Stager};
 use std::sync::Arc;
 
 /// Retries of [`Destination::check`]: someone is waiting for the answer.
@@ -106,16 +107,20 @@ impl Destination for Parquet {
         let label = format!("{}.{}", spec.database, spec.name);
         let opening = |e: Error| e.doing(format!("open {label}"));
         let folders = Folders::of(&spec.database, &spec.name).map_err(opening)?;
-        let stager = Stager {
+        let sorter = ByFolder {
             storage: self.storage.clone(),
             staging: folders.staging().map_err(opening)?,
+            columns: spec.schema.fields().len(),
+            partition: PartitionExpression::parse(spec).map_err(opening)?,
+            now: self.resources.now,
+        };
+        let stager = Stager {
+            sorter,
             schema: spec.schema.clone(),
             batches: spec.batches(),
-            partition: PartitionExpression::parse(spec).map_err(opening)?,
             options: self.options.clone(),
             pool: self.resources.pool.clone(),
             label: label.clone(),
-            now: self.resources.now,
         };
         let ledger = Box::pin(Ledger::open(self.storage.clone(), folders)).await.map_err(opening)?;
         Ok(ParquetTable { ledger, stager: Arc::new(stager), schema: spec.schema.clone(), label })

@@ -211,7 +211,7 @@ fn form(transform: Transform) -> Option<Form> {
 }
 
 /// The values of a partition field, as text.
-fn field(column: &ArrayRef, transform: Transform) -> Result<Labels> {
+pub(crate) fn field(column: &ArrayRef, transform: Transform) -> Result<Labels> {
     let form = form(transform).unwrap_or(Form::Value);
     match transform {
         Transform::Bucket(buckets) => Labels::of(&(Arc::new(bucket(column, buckets)?) as ArrayRef), form, HIVE_NULL),

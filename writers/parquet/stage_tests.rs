@@ -1,10 +1,12 @@
 //! Staging into a folder of the local file system, read back with the parquet reader.
 
-use super::super::encode::Compression;
+use super::super::encode::{Compression, EncodeOptions};
+use super::super::roll::{OpenPart, on_pool};
 use super::*;
 use crate::TableSpec;
 use arrow::array::{Array, AsArray, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use bytes::Bytes;
 use futures::stream;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,16 +43,20 @@ fn name() -> PartName {
 
 fn stager(folder: &TempDir, regex: &str, options: EncodeOptions) -> Arc<Stager> {
     let spec = TableSpec { schema: schema(), partition_regex: regex.into(), ..TableSpec::default() };
-    Arc::new(Stager {
+    let sorter = ByFolder {
         storage: Storage::local(folder.path()),
         staging: Path::from("shop/.staging/orders"),
+        columns: 2,
+        partition: PartitionExpression::parse(&spec).expect("expression"),
+        now: DateTime::UNIX_EPOCH,
+    };
+    Arc::new(Stager {
+        sorter,
         schema: schema(),
         batches: schema(),
-        partition: PartitionExpression::parse(&spec).expect("expression"),
         options,
         pool: Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool")),
         label: "shop.orders".into(),
-        now: DateTime::UNIX_EPOCH,
     })
 }
 
@@ -160,11 +166,11 @@ async fn open_partitions_share_the_bound() {
     let mut part = OpenPart::new(stager, name());
     for i in 0..60 {
         part.write(batch(i * 8000, 8000, |id| Some(format!("{}", id % 10)))).await.expect("write");
-        let held: usize = part.open.iter().map(|file| file.memory).sum();
-        assert!(held < bound, "{held} held by {} files", part.open.len());
+        let held = part.held();
+        assert!(held < bound, "{held} held");
     }
-    let part = part.finish().await.expect("finish");
-    assert_eq!((part.rows, part.files.len()), (480_000, 10));
+    let files = part.finish().await.expect("finish");
+    assert_eq!((files.iter().map(|file| file.rows).sum::<u64>(), files.len()), (480_000, 10));
 }
 
 #[tokio::test]

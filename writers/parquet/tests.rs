@@ -78,6 +78,7 @@ fn on_disk(storage: &Storage, root: PathBuf, replaces_in_one_step: bool) -> Subj
             Box::pin(std::future::ready(private.chain(strange).chain(top.filter(|name| name != "conformance")).collect()))
         }),
         replaces_in_one_step,
+        decides_in_one_step: false,
     }
 }
 

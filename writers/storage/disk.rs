@@ -12,7 +12,8 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// Runs `work` on a thread that may block.
@@ -123,6 +124,25 @@ pub(super) fn read(file: &Path) -> Result<Option<Bytes>> {
         Ok(data) => Ok(Some(data.into())),
         Err(e) if absent(&e) => Ok(None),
         Err(e) => Err(trouble(e, "read", file)),
+    }
+}
+
+/// The bytes of `range`.
+pub(super) fn read_range(file: &Path, range: Range<u64>) -> Result<Bytes> {
+    let read = || {
+        let mut data = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)];
+        File::open(file)?.read_exact_at(&mut data, range.start)?;
+        Ok(data)
+    };
+    read().map(Bytes::from).map_err(|e| trouble(e, "read", file))
+}
+
+/// The size of a file, if it is there.
+pub(super) fn size(file: &Path) -> Result<Option<u64>> {
+    match fs::metadata(file) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(e) if absent(&e) => Ok(None),
+        Err(e) => Err(trouble(e, "look at", file)),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{Error, Kind, Result, Secret};
 use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
+use object_store::{BackoffConfig, ClientOptions, CredentialProvider, ObjectStore, RetryConfig, StaticCredentialProvider};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,26 @@ pub enum S3Credentials {
         /// Profile of the shared files; `None` is the default one.
         profile: Option<String>,
     },
+    /// Whoever gives them says when they end, and is asked again.
+    Given(AwsCredentials),
+}
+
+/// Who gives credentials to those who sign.
+pub(crate) type AwsCredentials = Arc<dyn CredentialProvider<Credential = AwsCredential>>;
+
+impl S3Credentials {
+    /// Who gives them.
+    pub(crate) fn provider(&self, region: &str) -> AwsCredentials {
+        match self {
+            Self::Keys { access, secret, session } => {
+                let token = (!session.is_empty()).then(|| session.expose().to_owned());
+                let keys = AwsCredential { key_id: access.expose().to_owned(), secret_key: secret.expose().to_owned(), token };
+                Arc::new(StaticCredentialProvider::new(keys))
+            }
+            Self::Chain { profile } => Arc::new(Chain::new(profile.clone(), region.to_owned())),
+            Self::Given(provider) => provider.clone(),
+        }
+    }
 }
 
 impl S3Options {
@@ -57,22 +77,28 @@ impl S3Options {
     }
 }
 
+/// When requests are sent again.
+pub(super) fn retry(retries: usize) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(15), base: 2.0 },
+        max_retries: retries,
+        retry_timeout: Duration::from_secs(180),
+    }
+}
+
+/// How long requests may take: time for a part on a slow line, or for the store to copy the largest file.
+pub(super) fn client(plain: bool) -> ClientOptions {
+    ClientOptions::new().with_allow_http(plain).with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(180))
+}
+
 /// A client for the prefix. Sends nothing.
 pub(super) fn connect(options: S3Options) -> Result<Arc<dyn ObjectStore>> {
-    let retry = RetryConfig {
-        backoff: BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: Duration::from_secs(15), base: 2.0 },
-        max_retries: options.retries,
-        retry_timeout: Duration::from_secs(180),
-    };
     let plain = options.endpoint.as_deref().is_some_and(|e| e.starts_with("http://"));
-    // Time for a part on a slow line, or for the store to copy the largest file.
-    let client =
-        ClientOptions::new().with_allow_http(plain).with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(180));
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&options.bucket)
         .with_region(&options.region)
-        .with_client_options(client)
-        .with_retry(retry)
+        .with_client_options(client(plain))
+        .with_retry(retry(options.retries))
         .with_virtual_hosted_style_request(!options.path_style);
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(match endpoint.split_once("://") {
@@ -81,14 +107,7 @@ pub(super) fn connect(options: S3Options) -> Result<Arc<dyn ObjectStore>> {
             _ => endpoint.clone(),
         });
     }
-    builder = match options.credentials {
-        S3Credentials::Keys { access, secret, session } => {
-            let token = (!session.is_empty()).then(|| session.expose().to_owned());
-            let keys = AwsCredential { key_id: access.expose().to_owned(), secret_key: secret.expose().to_owned(), token };
-            builder.with_credentials(Arc::new(StaticCredentialProvider::new(keys)))
-        }
-        S3Credentials::Chain { profile } => builder.with_credentials(Arc::new(Chain::new(profile, options.region))),
-    };
+    builder = builder.with_credentials(options.credentials.provider(&options.region));
     let store = builder.build().map_err(|e| {
         Error::new(Kind::Config, format!("the S3 options do not fit together: {e}"))
             .hint("look at `s3_bucket`, `s3_region` and `s3_endpoint`")

@@ -7,9 +7,17 @@ use super::credentials::NoCredentials;
 use crate::{Error, Kind};
 use object_store::Error as StoreError;
 
+/// Whose store it is: hints name its keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cloud {
+    S3,
+    Google,
+    Azure,
+}
+
 /// Whether the error says that there is no such object. A missing bucket is something else.
 pub(super) fn absent(error: &StoreError) -> bool {
-    matches!(error, StoreError::NotFound { .. }) && code(&text(error)) != Some("NoSuchBucket")
+    matches!(error, StoreError::NotFound { .. }) && !matches!(code(&text(error)), Some("NoSuchBucket" | "ContainerNotFound"))
 }
 
 /// Whether the store does not know the operation.
@@ -21,16 +29,21 @@ pub(super) fn unsupported(error: &StoreError) -> bool {
 }
 
 /// The error of an attempt to do `doing` below `root`.
-pub(super) fn explain(error: StoreError, doing: &str, root: &str) -> Error {
+pub(crate) fn explain(error: StoreError, doing: &str, root: &str) -> Error {
     if let StoreError::Generic { source, .. } = &error
         && let Some(missing) = source.downcast_ref::<NoCredentials>()
     {
         return missing.explain().doing(doing);
     }
     let text = text(&error);
-    let (message, hint, transient) = match known(code(&text).unwrap_or_default(), &text) {
+    let cloud = match root.split_once("://") {
+        Some(("gs", _)) => Cloud::Google,
+        Some(("abfss", _)) => Cloud::Azure,
+        _ => Cloud::S3,
+    };
+    let (message, hint, transient) = match known(cloud, code(&text).unwrap_or_default(), &text) {
         Some((message, hint, transient)) => (message.to_owned(), hint, transient),
-        None => unknown(&error, &text),
+        None => unknown(cloud, &error, &text),
     };
     let mut built = Error::new(Kind::Storage, message).doing(doing);
     if !hint.is_empty() {
@@ -41,8 +54,95 @@ pub(super) fn explain(error: StoreError, doing: &str, root: &str) -> Error {
 
 type Known = (&'static str, &'static str, bool);
 
+fn known(cloud: Cloud, code: &str, text: &str) -> Option<Known> {
+    match cloud {
+        Cloud::S3 => known_s3(code, text),
+        Cloud::Google => known_google(code, text),
+        Cloud::Azure => known_azure(code, text),
+    }
+}
+
+/// Google's codes are mostly S3's (XML API, "HTTP status and error codes").
+fn known_google(code: &str, text: &str) -> Option<Known> {
+    Some(match code {
+        "NoSuchBucket" => ("the bucket does not exist", "create the bucket, or correct its name in `iceberg_s3_path`", false),
+        "AccessDenied" | "Forbidden" | "AuthenticationRequired" | "InvalidSecurity" | "UserProjectAccountProblem" => (
+            "access denied",
+            "give the service account the role Storage Object User on the bucket (storage.objects.get, .create, .delete, .list), or correct `gcp_service_account_json`",
+            false,
+        ),
+        "InvalidBucketName" => ("the bucket's name is not valid", "correct it in `iceberg_s3_path`", false),
+        "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" => return known_s3(code, text),
+        "" if text.contains("metadata.google.internal") || text.contains("169.254.169.254") => (
+            "no Google credentials could be found",
+            "set `gcp_service_account_json` or GOOGLE_APPLICATION_CREDENTIALS, or give this machine a service account",
+            false,
+        ),
+        "" if text.contains("token request") || text.contains("token response") => (
+            "Google gave no access token for the service account",
+            "correct `gcp_service_account_json`, and look at this machine's clock",
+            false,
+        ),
+        "" => return connection(Cloud::Google, text),
+        _ => return None,
+    })
+}
+
+/// Azure's codes ("Blob Storage error codes", "Common REST API error codes").
+fn known_azure(code: &str, text: &str) -> Option<Known> {
+    Some(match code {
+        "ContainerNotFound" => ("the container does not exist", "create the container, or correct its name in `iceberg_s3_path`", false),
+        "ContainerBeingDeleted" | "ContainerDisabled" => {
+            ("the container is being deleted or is disabled", "use another one, or wait until it is gone and create it again", false)
+        }
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" => (
+            "the store refused the credentials",
+            "correct `azure_account_key`, `azure_sas_token` (has it expired?) or `azure_client_secret`, and look at this machine's clock",
+            false,
+        ),
+        "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch"
+        | "InsufficientAccountPermissions"
+        | "AuthorizationResourceTypeMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationProtocolMismatch"
+        | "AuthorizationSourceIPMismatch"
+        | "Forbidden"
+        | "AccessDenied" => (
+            "access denied",
+            "give the identity the role Storage Blob Data Contributor on the container, or the SAS token the rights r, w, d, l; and look at the account's firewall",
+            false,
+        ),
+        "NoAuthenticationInformation" | "PublicAccessNotPermitted" => (
+            "the store wants credentials",
+            "set `azure_account_key`, `azure_sas_token` or the three of `azure_client_id`, `azure_client_secret`, `azure_tenant_id`",
+            false,
+        ),
+        "KeyBasedAuthenticationNotPermitted" => (
+            "the storage account takes no account keys",
+            "use `azure_client_id`, `azure_client_secret` and `azure_tenant_id` instead",
+            false,
+        ),
+        "InvalidResourceName" => ("the container's name is not valid", "correct it in `iceberg_s3_path`", false),
+        "AccountIsDisabled" => ("the storage account is disabled", "enable it in Azure, then run again", false),
+        "ServerBusy" | "OperationTimedOut" | "InternalError" => {
+            ("the store is busy", "run again; lower `max_threads` if it persists", true)
+        }
+        "" if text.contains("169.254.169.254") || text.contains("metadata/identity") => (
+            "no Azure credentials could be found",
+            "set `azure_account_key`, `azure_sas_token` or the three of `azure_client_id`, `azure_client_secret`, `azure_tenant_id`, or give this machine an identity",
+            false,
+        ),
+        "" if text.contains("token request") || text.contains("token response") => {
+            ("Azure gave no access token", "correct `azure_client_id`, `azure_client_secret` and `azure_tenant_id`", false)
+        }
+        "" => return connection(Cloud::Azure, text),
+        _ => return None,
+    })
+}
+
 /// S3's error codes (API reference, "List of error codes"), then what a connection can meet.
-fn known(code: &str, text: &str) -> Option<Known> {
+fn known_s3(code: &str, text: &str) -> Option<Known> {
     Some(match code {
         "NoSuchBucket" => {
             ("the bucket does not exist", "create the bucket, or correct `s3_bucket` (and `s3_endpoint`, `s3_region`)", false)
@@ -73,35 +173,66 @@ fn known(code: &str, text: &str) -> Option<Known> {
         "SlowDown" | "Busy" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" | "RequestTimeoutException" => {
             ("the store is busy", "run again; lower `max_threads` if it persists", true)
         }
-        "" => return connection(text),
+        "" => return connection(Cloud::S3, text),
         _ => return None,
     })
 }
 
-fn connection(text: &str) -> Option<Known> {
+/// One of three hints.
+fn of(cloud: Cloud, s3: &'static str, google: &'static str, azure: &'static str) -> &'static str {
+    match cloud {
+        Cloud::S3 => s3,
+        Cloud::Google => google,
+        Cloud::Azure => azure,
+    }
+}
+
+fn connection(cloud: Cloud, text: &str) -> Option<Known> {
     let has = |part: &str| text.contains(part);
-    if has("redirect without LOCATION") {
+    if cloud == Cloud::S3 && has("redirect without LOCATION") {
         return Some(("the bucket is in another region", "correct `s3_region`", false));
     }
     if has("dns error") || has("failed to lookup address") {
         return Some((
             "the host of the store cannot be found",
-            "correct `s3_endpoint` or `s3_region`, or look at this machine's DNS",
+            of(
+                cloud,
+                "correct `s3_endpoint` or `s3_region`, or look at this machine's DNS",
+                "correct `gcs_endpoint`, or look at this machine's DNS",
+                "correct the account's name in `iceberg_s3_path` or `azure_endpoint`, or look at this machine's DNS",
+            ),
             true,
         ));
     }
     if has("Connection refused") {
-        return Some(("the connection was refused", "start the store, or correct host and port in `s3_endpoint`", true));
+        let hint = of(
+            cloud,
+            "start the store, or correct host and port in `s3_endpoint`",
+            "start the store, or correct host and port in `gcs_endpoint`",
+            "start the store, or correct host and port in `azure_endpoint`",
+        );
+        return Some(("the connection was refused", hint, true));
     }
     if has("certificate") || has("InvalidContentType") || has("CorruptMessage") {
         return Some((
             "no secure connection could be made",
-            "let `s3_endpoint` begin with http:// if the store has no TLS, else make this machine trust its certificate",
+            of(
+                cloud,
+                "let `s3_endpoint` begin with http:// if the store has no TLS, else make this machine trust its certificate",
+                "let `gcs_endpoint` begin with http:// if the store has no TLS, else make this machine trust its certificate",
+                "let `azure_endpoint` begin with http:// if the store has no TLS, else make this machine trust its certificate",
+            ),
             false,
         ));
     }
     if has("scheme is not http") || has("URL scheme is not allowed") {
-        return Some(("the endpoint's scheme is not allowed", "let `s3_endpoint` begin with http:// or https://", false));
+        let hint = of(
+            cloud,
+            "let `s3_endpoint` begin with http:// or https://",
+            "let `gcs_endpoint` begin with http:// or https://",
+            "let `azure_endpoint` begin with http:// or https://",
+        );
+        return Some(("the endpoint's scheme is not allowed", hint, false));
     }
     if has("operation timed out") || has("Connect") || has("connection closed") || has("Connection reset") || has("error sending request") {
         return Some(("the store did not answer", "look at the network between here and the store, then run again", true));
@@ -109,14 +240,20 @@ fn connection(text: &str) -> Option<Known> {
     None
 }
 
-fn unknown(error: &StoreError, text: &str) -> (String, &'static str, bool) {
+fn unknown(cloud: Cloud, error: &StoreError, text: &str) -> (String, &'static str, bool) {
     match (error, status(text), code(text)) {
         (StoreError::PermissionDenied { .. }, _, None) | (_, Some(403), None) => {
-            let (message, hint, transient) = known("AccessDenied", "").unwrap_or_default();
+            let (message, hint, transient) = known(cloud, "AccessDenied", "").unwrap_or_default();
             (message.to_owned(), hint, transient)
         }
         (StoreError::Unauthenticated { .. }, ..) => {
-            ("the store wants credentials".to_owned(), "set `s3_access_key` and `s3_secret_key`, or give this process a role", false)
+            let hint = of(
+                cloud,
+                "set `s3_access_key` and `s3_secret_key`, or give this process a role",
+                "set or correct `gcp_service_account_json`, or give this machine a service account",
+                "correct `azure_account_key`, `azure_sas_token` or `azure_client_secret`, or give this machine an identity",
+            );
+            ("the store wants credentials".to_owned(), hint, false)
         }
         (StoreError::NotFound { .. }, _, code) => (format!("not found{}", in_brackets(code)), "", false),
         (StoreError::AlreadyExists { .. }, ..) => ("it exists already, or is being written by someone else".to_owned(), "", true),
@@ -190,6 +327,27 @@ mod tests {
         check("status code: 400 Bad Request: <Code>Odd</Code>", "the store answered with status 400 (Odd)", "", Never);
         check("error sending request: client error (Connect): dns error: x", "the host of the store cannot be found", "s3_endpoint", Again);
         check("error sending request: tcp connect error: Connection refused (os error 111)", "the connection was refused", "port", Again);
+    }
+
+    #[test]
+    fn each_cloud_has_hints_of_its_own() {
+        let check = |root: &str, text: &str, message: &str, hint: &str| {
+            let source = text.to_owned().into();
+            let error = explain(StoreError::Generic { store: "x", source }, "write", root);
+            let advice = error.advice().unwrap_or_default();
+            assert!(error.to_string().contains(message) && advice.contains(hint), "{error}: {advice}");
+            assert!(!advice.contains("`s3_"), "{advice}");
+        };
+        let (google, azure) = ("gs://b", "abfss://c@a.dfs.core.windows.net");
+        check(google, "status code: 404: <Code>NoSuchBucket</Code>", "bucket does not exist", "iceberg_s3_path");
+        check(google, "status code: 403: <Code>AccessDenied</Code>", "access denied", "Storage Object User");
+        check(google, "Error performing GET http://metadata.google.internal/x", "no Google credentials", "GOOGLE_APPLICATION_CREDENTIALS");
+        check(google, "dns error: failed to lookup address", "cannot be found", "gcs_endpoint");
+        check(azure, "status code: 404: <Code>ContainerNotFound</Code>", "container does not exist", "create the container");
+        check(azure, "status code: 403: <Code>AuthenticationFailed</Code>", "refused the credentials", "azure_account_key");
+        check(azure, "status code: 403: ", "access denied", "Storage Blob Data Contributor");
+        check(azure, "Error performing GET http://169.254.169.254/metadata/identity", "no Azure credentials", "azure_client_id");
+        check(azure, "tcp connect error: Connection refused", "refused", "azure_endpoint");
     }
 
     #[test]

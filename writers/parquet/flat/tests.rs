@@ -102,7 +102,7 @@ fn encode(batch: &RecordBatch, options: EncodeOptions) -> Bytes {
         at += rows;
     }
     assert_eq!(at, ROWS);
-    encoder.finish().expect("finish").concat().into()
+    encoder.finish().expect("finish").0.concat().into()
 }
 
 /// What both encoders are to say alike.

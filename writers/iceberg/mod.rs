@@ -1,0 +1,115 @@
+#![doc = include_str!("docs.md")]
+
+pub(crate) mod catalog;
+mod changes;
+mod config;
+mod datafile;
+pub(crate) mod deletes;
+mod evolve;
+pub(crate) mod io;
+mod manifest;
+mod metrics;
+mod partition;
+mod preview;
+mod properties;
+mod schema;
+mod session;
+mod snapshot;
+mod stage;
+mod table;
+mod target;
+mod token;
+
+pub use config::{DeleteFiles, IcebergConfig};
+pub use stage::IcebergPart;
+pub use table::IcebergTable;
+
+use crate::parquet::Resources;
+use crate::parquet::encode::EncodeOptions;
+use crate::{Destination, Error, Result, TableSpec};
+use arrow::array::RecordBatch;
+use catalog::{Catalog, Creation, TableName};
+use config::Settings;
+use evolve::{Wanted, fresh};
+
+/// A catalog of Iceberg tables.
+pub struct Iceberg {
+    catalog: Catalog,
+    settings: Settings,
+    options: EncodeOptions,
+    resources: Resources,
+}
+
+impl Iceberg {
+    /// A destination as configured. Nothing is written.
+    pub async fn open(config: &IcebergConfig, resources: Resources) -> Result<Self> {
+        let settings = config.settings()?;
+        let catalog = Box::pin(config.catalog()).await?;
+        Ok(Self::at(catalog, settings, resources))
+    }
+
+    fn at(catalog: Catalog, settings: Settings, resources: Resources) -> Self {
+        // Readers of Iceberg's own library learnt to read deltas only lately.
+        let options = EncodeOptions { row_group_bytes: resources.row_group_bytes, deltas: false, ..EncodeOptions::default() };
+        Self { catalog, settings, options, resources }
+    }
+
+    fn name(&self, database: &str, name: &str) -> TableName {
+        let namespace = if database.is_empty() { &self.settings.namespace } else { database };
+        TableName { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    async fn open_table(&self, name: TableName, spec: &TableSpec) -> Result<IcebergTable> {
+        let loaded = match self.catalog.load(&name).await? {
+            Some(loaded) => loaded,
+            None => {
+                let columns = target::columns(spec)?;
+                let wanted = Wanted { columns: &columns, key: &spec.key, notes: &spec.notes, identifiers: self.settings.identifiers };
+                let creation = Creation {
+                    schema: fresh(&wanted)?,
+                    properties: self.settings.properties.clone(),
+                    format_version: self.settings.format_version,
+                };
+                self.catalog.create(&name, creation).await?
+            }
+        };
+        IcebergTable::new(self.catalog.clone(), name, spec.clone(), loaded, &self.settings, &self.options, &self.resources)
+    }
+}
+
+impl Iceberg {
+    /// Up to `rows` rows of a table as readers see it now, for looking.
+    pub async fn preview(&self, database: &str, name: &str, rows: usize) -> Result<Vec<RecordBatch>> {
+        let name = self.name(database, name);
+        let Some(loaded) = self.catalog.load(&name).await? else { return Ok(Vec::new()) };
+        Box::pin(preview::preview(&loaded, rows)).await.map_err(|e| e.doing(format!("read {name}")))
+    }
+}
+
+impl Destination for Iceberg {
+    type Table = IcebergTable;
+
+    async fn check(&self) -> Result<()> {
+        self.catalog.check().await
+    }
+
+    async fn open(&self, spec: &TableSpec) -> Result<IcebergTable> {
+        let name = self.name(&spec.database, &spec.name);
+        let label = name.to_string();
+        Box::pin(self.open_table(name, spec)).await.map_err(|e: Error| e.doing(format!("open {label}")))
+    }
+
+    async fn drop_table(&self, database: &str, name: &str) -> Result<()> {
+        let name = self.name(database, name);
+        self.catalog.drop_table(&name).await.map_err(|e| e.doing(format!("drop {name}")))
+    }
+}
+
+#[cfg(test)]
+mod ceph_tests;
+#[cfg(test)]
+mod cloud_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

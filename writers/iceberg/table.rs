@@ -1,0 +1,419 @@
+//! One open table: staging, adopting, committing.
+
+use super::catalog::{Catalog, CommitError, Loaded, TableName};
+use super::changes::{self, ChangeStager};
+use super::config::{DeleteFiles, Settings};
+use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
+use super::manifest::{alive, current};
+use super::properties::Properties;
+use super::session::Session;
+use super::snapshot::{BySpec, Change, Gone, Producer};
+use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
+use super::target::{Target, token_update};
+use super::{datafile, token};
+use crate::parquet::Resources;
+use crate::parquet::encode::EncodeOptions;
+use crate::storage::parse;
+use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
+use arrow::array::RecordBatch;
+use futures::Stream;
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, SnapshotReference, SnapshotRetention, Type};
+use iceberg::{TableRequirement, TableUpdate};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One table of a catalog.
+pub struct IcebergTable {
+    catalog: Catalog,
+    name: TableName,
+    label: String,
+    spec: TableSpec,
+    identifiers: bool,
+    loaded: Loaded,
+    target: Arc<Target>,
+    properties: Properties,
+    stager: Arc<Stager>,
+    changes: Option<ChangeStager>,
+    delete_files: DeleteFiles,
+    /// Where rows are, by key; opened when it is first needed.
+    index: Option<KeyIndex>,
+    index_root: PathBuf,
+    committed: Option<Token>,
+    session: Arc<Session>,
+}
+
+impl IcebergTable {
+    /// A table as the catalog has it, for columns that are to be written.
+    pub(super) fn new(
+        catalog: Catalog,
+        name: TableName,
+        spec: TableSpec,
+        loaded: Loaded,
+        settings: &Settings,
+        options: &EncodeOptions,
+        resources: &Resources,
+    ) -> Result<Self> {
+        let label = name.to_string();
+        let target = Target::of(&loaded, &spec, settings.identifiers)?;
+        for note in &target.notes {
+            tracing::warn!("{label}: {note}");
+        }
+        let properties = Properties::of(loaded.metadata.properties())?;
+        let session = Arc::new(Session::new(&loaded.files, loaded.metadata.location(), &spec.writer)?);
+        let workshop =
+            Workshop { loaded: &loaded, target: &target, properties: &properties, session: &session, pool: &resources.pool, label: &label };
+        let stager = workshop.stager(Content::Rows, &target.fields, spec.batches(), properties.encoding(options))?;
+        let changes = workshop.changes(&spec, &stager, properties.delete_encoding(options))?;
+        let committed = token::committed(&loaded.metadata, &spec.writer);
+        Ok(Self {
+            catalog,
+            name,
+            label,
+            spec,
+            identifiers: settings.identifiers,
+            delete_files: settings.delete_files,
+            index: None,
+            index_root: settings.index_path.clone(),
+            loaded,
+            target: Arc::new(target),
+            properties,
+            stager,
+            changes,
+            committed,
+            session,
+        })
+    }
+
+    /// The files of `parts` as they are in a snapshot.
+    fn change(&self, parts: &[IcebergPart], token: &Token, how: Commit) -> Result<Change> {
+        let future = &self.target.future;
+        let mut data = BySpec::new();
+        for file in parts.iter().flat_map(|part| &part.files) {
+            let described = datafile::data(file, future)?;
+            data.entry(future.default_partition_spec_id()).or_default().push(described);
+        }
+        let gone = match how {
+            Commit::Replace => Gone::Everything,
+            Commit::Append => Gone::Nothing,
+        };
+        let mut summary = token::summary(&self.spec.writer, token);
+        let mut taken = BySpec::new();
+        let mut keys = parts.iter().flat_map(|part| &part.keys).peekable();
+        if keys.peek().is_some() {
+            let key = self.key()?;
+            summary.extend([deletes::summary(&key)]);
+            if self.delete_files == DeleteFiles::Equality {
+                let ids: Vec<i32> = key.iter().map(|field| field.id).collect();
+                let described = keys.map(|file| datafile::equality_deletes(file, future, self.target.unpartitioned, &ids));
+                taken.insert(self.target.unpartitioned, described.collect::<Result<_>>()?);
+            }
+        }
+        Ok(Change { data, deletes: taken, gone, summary })
+    }
+
+    /// The fields of the key.
+    fn key(&self) -> Result<Vec<NestedFieldRef>> {
+        let find = |name: &String| self.target.fields.iter().find(|field| field.name == *name).cloned();
+        let key: Option<Vec<_>> = self.spec.key.iter().map(find).collect();
+        key.filter(|key| !key.is_empty()).ok_or_else(|| {
+            Error::new(Kind::Config, "the table has no key, so no row can take the place of another")
+                .hint("select the columns of the primary key, or set append_mode for the stream")
+        })
+    }
+
+    /// Delete files for the rows that have one of these keys, wherever they are now.
+    async fn locate(&mut self, keys: &[String], name: &str) -> Result<(BySpec, Gone)> {
+        let mut index = match self.index.take() {
+            Some(index) => index,
+            None => KeyIndex::open(&self.index_root, &self.loaded, &self.key()?).await?,
+        };
+        let places = index.find(&self.loaded, keys).await?;
+        self.index = Some(index);
+        if places.is_empty() {
+            return Ok((BySpec::new(), Gone::Nothing));
+        }
+        tracing::debug!("{}: {} rows in {} files are taken away", self.label, places.rows(), places.files.len());
+        let folder = &self.stager.sorter.data;
+        match self.loaded.metadata.format_version() {
+            FormatVersion::V3 => deletion_vectors(&self.loaded, places, folder, name).await,
+            _ => position_deletes(&self.loaded, &places, folder, name, &self.stager.options).await,
+        }
+    }
+
+    /// Commits a change, on whatever the table has become meanwhile.
+    /// `keys` are files with keys of rows that are to go by their places.
+    async fn publish(&mut self, change: Change, keys: &[String], token: Option<&Token>) -> Result<()> {
+        let begun = Instant::now();
+        let since = self.loaded.metadata.current_snapshot_id();
+        let mut producer = Producer::new(&self.loaded, &self.target.future, change);
+        let (mut attempt, mut located) = (0, None);
+        loop {
+            if !keys.is_empty() && located != Some(self.loaded.metadata.current_snapshot_id()) {
+                let (deletes, gone) = self.locate(keys, &format!("{}-{attempt}-{}", producer.id, self.session.id)).await?;
+                producer.take_away(deletes, gone);
+                located = Some(self.loaded.metadata.current_snapshot_id());
+            }
+            let snapshot = producer.snapshot(&self.loaded, &self.target.future, &self.properties).await?;
+            let (mut updates, mut requirements) = (self.target.updates.clone(), self.target.requirements.clone());
+            requirements.push(TableRequirement::UuidMatch { uuid: self.loaded.metadata.uuid() });
+            let parent = self.loaded.metadata.current_snapshot_id();
+            requirements.push(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: parent });
+            updates.extend(token.map(|token| token_update(&self.spec.writer, token::kept(token, producer.id))));
+            updates.push(TableUpdate::AddSnapshot { snapshot });
+            let reference = SnapshotReference::new(producer.id, SnapshotRetention::branch(None, None, None));
+            updates.push(TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference });
+            let (error, doubt) = match self.catalog.commit(&self.name, &self.loaded, requirements, updates).await {
+                Ok(loaded) => {
+                    self.arrived(loaded, &mut producer).await?;
+                    return Ok(());
+                }
+                Err(CommitError::Failed(error)) => {
+                    producer.abandon(&self.loaded).await;
+                    return Err(error);
+                }
+                Err(CommitError::Conflict(error)) => (error, false),
+                Err(CommitError::Unknown(error)) => (error, true),
+            };
+            attempt += 1;
+            let tired = attempt > self.properties.retries || begun.elapsed() > self.properties.patience;
+            tracing::debug!("{}: attempt {attempt} to commit: {error}", self.label);
+            tokio::time::sleep(self.pause(attempt)).await;
+            match self.again(&mut producer, since, token).await {
+                Ok(true) => return Ok(()),
+                Ok(false) if !tired => {}
+                // What may have been committed keeps its manifests.
+                Ok(false) if doubt => {
+                    return Err(error
+                        .doing("commit, without learning whether it happened")
+                        .hint("run again: what was committed is found there"));
+                }
+                Ok(false) => {
+                    producer.abandon(&self.loaded).await;
+                    return Err(Error::new(
+                        Kind::Conflict,
+                        format!("others commit to the table all the time; given up after {attempt} attempts: {error}"),
+                    )
+                    .transient()
+                    .hint("run again, or raise the table property commit.retry.num-retries"));
+                }
+                Err(error) if error.retry() == Retry::Again && !tired => tracing::warn!("{error}; trying again"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Loads the table again and looks: `true` if our snapshot is there after all.
+    async fn again(&mut self, producer: &mut Producer, since: Option<i64>, token: Option<&Token>) -> Result<bool> {
+        let uuid = self.loaded.metadata.uuid();
+        let now = self.catalog.load(&self.name).await?.filter(|now| now.metadata.uuid() == uuid);
+        let now = now.ok_or_else(|| Error::new(Kind::Conflict, "the table was dropped or made again while it was being written"))?;
+        if now.metadata.snapshot_by_id(producer.id).is_some() {
+            self.arrived(now, producer).await?;
+            return Ok(true);
+        }
+        let lost = |message: &str| Err(Error::new(Kind::Conflict, message).hint("let one run at a time write a stream, and run again"));
+        if token::fenced(&now.metadata, since, &self.spec.writer, &self.session.id) {
+            return lost("another run of the same stream has begun, and has taken this one for dead");
+        }
+        if token.is_some() && token::committed(&now.metadata, &self.spec.writer) != self.committed {
+            return lost("another run of the same stream has committed meanwhile");
+        }
+        let target = Target::of(&now, &self.spec, self.identifiers)?;
+        if target.layout != self.target.layout {
+            return lost("the table's columns or partitions were changed while it was being written");
+        }
+        self.target = Arc::new(target);
+        self.loaded = now;
+        Ok(false)
+    }
+
+    async fn arrived(&mut self, loaded: Loaded, producer: &mut Producer) -> Result<()> {
+        self.loaded = loaded;
+        producer.tidy(&self.loaded).await;
+        self.target = Arc::new(Target::of(&self.loaded, &self.spec, self.identifiers)?);
+        self.committed = token::committed(&self.loaded.metadata, &self.spec.writer);
+        Ok(())
+    }
+
+    /// Longer each time, and not the same for all who wait.
+    fn pause(&self, attempt: u32) -> std::time::Duration {
+        let (least, most) = self.properties.waits;
+        let full = least.saturating_mul(1 << attempt.min(8)).min(most);
+        full.mul_f64(0.5 + 0.5 * f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0)
+    }
+
+    /// Of these files, those that the current snapshot names.
+    async fn named(&self, files: &HashSet<String>) -> Result<HashSet<String>> {
+        let mut named = HashSet::new();
+        if files.is_empty() {
+            return Ok(named);
+        }
+        for manifest in current(&self.loaded.files, &self.loaded.metadata).await? {
+            for entry in alive(&self.loaded.files, &manifest).await? {
+                if files.contains(entry.file_path()) {
+                    named.insert(entry.file_path().to_owned());
+                }
+            }
+        }
+        Ok(named)
+    }
+
+    /// Removes the files of parts that will not be committed, unless they have been.
+    async fn discard(&self, parts: &[IcebergPart]) -> Result<()> {
+        let files: HashSet<String> = parts.iter().flat_map(IcebergPart::all).map(|file| file.location.clone()).collect();
+        let named = self.named(&files).await?;
+        let gone: Vec<String> = files.into_iter().filter(|file| !named.contains(file)).collect();
+        self.loaded.files.delete(&gone).await
+    }
+
+    /// Whether the files of a part are all there, with their sizes.
+    async fn is_whole(&self, part: &IcebergPart) -> Result<bool> {
+        if part.layout != self.target.layout {
+            return Ok(false);
+        }
+        for StagedFile { location, bytes, .. } in part.all() {
+            let (storage, path) = self.loaded.files.place(location)?;
+            if storage.size(&path).await? != Some(*bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes what runs have staged that died, after making sure that none of them can still commit it.
+    async fn clean_up(&mut self, dead: &[String], kept: &HashSet<String>) -> Result<()> {
+        let fence = Change { summary: token::fence(&self.spec.writer, &self.session.id), ..Change::default() };
+        self.publish(fence, &[], None).await?;
+        let data = self.stager.sorter.data.clone();
+        let (storage, path) = self.loaded.files.place(&data)?;
+        let below = format!("{path}/");
+        let entries = storage.list(&parse(path.as_ref())?).await?;
+        let theirs = entries.iter().filter(|entry| Session::is_of(&entry.path, dead));
+        let uris: HashSet<String> = theirs.filter_map(|entry| Some(format!("{data}/{}", entry.path.strip_prefix(&below)?))).collect();
+        let named = self.named(&uris).await?;
+        let gone: Vec<String> = uris.into_iter().filter(|uri| !named.contains(uri) && !kept.contains(uri)).collect();
+        self.loaded.files.delete(&gone).await?;
+        storage.remove_empty_folders(&path).await
+    }
+}
+
+impl Table for IcebergTable {
+    type Part = IcebergPart;
+
+    fn committed(&self) -> Option<&Token> {
+        self.committed.as_ref()
+    }
+
+    fn check_changes(&self) -> Result<()> {
+        let key = self.key()?;
+        if let Some(field) = key.iter().find(|field| !field.field_type.is_primitive()) {
+            return Err(Error::new(
+                Kind::Config,
+                format!("column {:?} of the key has the type {}: rows cannot be found by it", field.name, field.field_type),
+            ));
+        }
+        if self.delete_files == DeleteFiles::DeletionVector && self.loaded.metadata.format_version() < FormatVersion::V3 {
+            return Err(Error::new(Kind::Config, "`delete_files` is deletion_vector, and the table has format version 2, which has none")
+                .hint("set \"delete_files\": \"position\" in the destination file, or upgrade the table to format version 3"));
+        }
+        let float = |field: &&NestedFieldRef| matches!(*field.field_type, Type::Primitive(PrimitiveType::Float | PrimitiveType::Double));
+        match key.iter().find(float) {
+            Some(field) if self.delete_files == DeleteFiles::Equality => Err(Error::new(
+                Kind::Config,
+                format!("column {:?} of the key is a floating-point number, which Iceberg does not delete by", field.name),
+            )
+            .hint("set \"delete_files\": \"position\" (or \"deletion_vector\") in the destination file, or append_mode for the stream")),
+            _ => Ok(()),
+        }
+    }
+
+    fn stage_changes<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<IcebergPart, E>> + Send + 'static + use<S, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (changes, session, layout, key) = (self.changes.clone(), self.session.clone(), self.target.layout.clone(), self.key());
+        async move {
+            key?;
+            let changes = changes.ok_or_else(|| Error::new(Kind::Bug, "changes of a table without a key"))?;
+            check_name(&name)?;
+            session.begin().await;
+            let (files, keys) = changes::stage(changes, name.clone(), batches).await?;
+            Ok(IcebergPart { name, layout, files, keys })
+        }
+    }
+
+    fn stage<S, E>(&self, name: PartName, batches: S) -> impl Future<Output = Result<IcebergPart, E>> + Send + 'static + use<S, E>
+    where
+        S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (stager, session, layout) = (self.stager.clone(), self.session.clone(), self.target.layout.clone());
+        async move {
+            check_name(&name)?;
+            session.begin().await;
+            let files = stage::stage(stager, name.clone(), batches).await?;
+            Ok(IcebergPart { name, layout, files, keys: Vec::new() })
+        }
+    }
+
+    async fn adopt(&mut self, remembered: Vec<IcebergPart>) -> Result<Vec<Option<IcebergPart>>> {
+        let doing = |e: Error| e.doing(format!("adopt parts of {}", self.label));
+        let dead = self.session.dead().await.map_err(doing)?;
+        let all: HashSet<String> = remembered.iter().flat_map(IcebergPart::all).map(|file| file.location.clone()).collect();
+        let named = self.named(&all).await.map_err(doing)?;
+        let (mut outcome, mut kept, mut lost) = (Vec::with_capacity(remembered.len()), HashSet::new(), Vec::new());
+        for part in remembered {
+            if part.all().all(|file| !named.contains(&file.location)) && self.is_whole(&part).await.map_err(doing)? {
+                kept.extend(part.all().map(|file| file.location.clone()));
+                outcome.push(Some(part));
+            } else {
+                lost.push(part);
+                outcome.push(None);
+            }
+        }
+        self.discard(&lost).await.map_err(doing)?;
+        if !dead.is_empty() {
+            Box::pin(self.clean_up(&dead, &kept)).await.map_err(|e| e.doing(format!("remove what a run has left of {}", self.name)))?;
+        }
+        self.session.adopt(outcome.iter().flatten().count(), &dead).await;
+        Ok(outcome)
+    }
+
+    async fn commit(&mut self, parts: Vec<IcebergPart>, token: Token, how: Commit) -> Result<()> {
+        let label = self.label.clone();
+        let committing = |e: Error| e.doing(format!("commit {label}"));
+        if self.committed.as_ref() == Some(&token) {
+            self.discard(&parts).await.map_err(committing)?;
+            self.session.end(parts.len()).await;
+            return Ok(());
+        }
+        if let Some(part) = parts.iter().find(|part| part.layout != self.target.layout) {
+            let message = format!("part {} was staged for other columns or partitions than the table has", part.name);
+            return Err(committing(Error::new(Kind::Conflict, message).hint("run again: it is then read again")));
+        }
+        let change = self.change(&parts, &token, how).map_err(committing)?;
+        let keys: Vec<String> = match self.delete_files {
+            DeleteFiles::Equality => Vec::new(),
+            DeleteFiles::Position | DeleteFiles::DeletionVector => {
+                parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect()
+            }
+        };
+        Box::pin(self.publish(change, &keys, Some(&token))).await.map_err(committing)?;
+        if let Err(error) = self.loaded.files.delete(&keys).await {
+            tracing::warn!("{error}; the files of keys stay behind");
+        }
+        self.session.end(parts.len()).await;
+        Ok(())
+    }
+}
+
+/// The name becomes that of files: it must not lead anywhere else.
+fn check_name(name: &PartName) -> Result<()> {
+    match !name.generation.is_empty() && name.generation.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Bug, format!("`{}` cannot be the name of a generation", name.generation))),
+    }
+}

@@ -1,0 +1,137 @@
+//! What a table is to become: its schema, its partition spec, and what a commit has to say for that. Pure.
+
+use super::catalog::{CommitError, Loaded, pointer};
+use super::evolve::{Origins, Wanted, evolve};
+use super::partition;
+use super::token;
+use crate::{Error, Kind, Result, TableSpec};
+use arrow::datatypes::Schema as ArrowSchema;
+use iceberg::spec::{NestedFieldRef, TableMetadata, UnboundPartitionSpec};
+use iceberg::{TableRequirement, TableUpdate};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// Table property: which column of the source each field stands for.
+const ORIGINS: &str = "lakeward.columns";
+
+/// A table as it will be, and the way there.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// Changes of schema, spec and properties, to be committed before a snapshot.
+    pub(crate) updates: Vec<TableUpdate>,
+    /// What these changes rely on.
+    pub(crate) requirements: Vec<TableRequirement>,
+    /// The metadata with them.
+    pub(crate) future: TableMetadata,
+    /// The field that each column of a batch goes to.
+    pub(crate) fields: Vec<NestedFieldRef>,
+    /// The spec without partitions, whose deletes apply to all of the table.
+    pub(crate) unpartitioned: i32,
+    /// Identifies fields, types and partitions: files staged with another one are of no use.
+    pub(crate) layout: String,
+    /// What a person should know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The columns of a table: those that are written, and those that only partition, which here are columns as well.
+pub(crate) fn columns(spec: &TableSpec) -> Result<ArrowSchema> {
+    let visible = |name: &str| spec.partition_names.iter().find(|(_, own)| *own == name).map_or(name.to_owned(), |(name, _)| name.clone());
+    let mut fields: Vec<_> = spec.schema.fields().iter().cloned().collect();
+    for field in &spec.partition_only {
+        let name = visible(field.name());
+        if fields.iter().any(|other| *other.name() == name) {
+            return Err(Error::new(
+                Kind::Config,
+                format!("partition_regex needs the column {name:?}, and the table has another column of that name"),
+            )
+            .hint("set \"normalization\": true, or partition by another column"));
+        }
+        fields.push(field.as_ref().clone().with_name(name).into());
+    }
+    Ok(ArrowSchema::new(fields))
+}
+
+impl Target {
+    /// Compares the table with what is wanted.
+    pub(crate) fn of(base: &Loaded, spec: &TableSpec, identifiers: bool) -> Result<Self> {
+        let metadata = &base.metadata;
+        let columns = columns(spec)?;
+        let wanted = Wanted { columns: &columns, key: &spec.key, notes: &spec.notes, identifiers };
+        let known = origins(metadata, &spec.source);
+        let evolution = evolve(metadata.current_schema(), metadata.last_column_id(), &known, &wanted)?;
+        let (mut updates, mut requirements) = (Vec::new(), Vec::new());
+        if let Some(schema) = evolution.schema {
+            requirements.push(TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() });
+            requirements.push(TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() });
+            updates.push(TableUpdate::AddSchema { schema });
+            updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
+        }
+        if evolution.origins != known {
+            let kept = Kept { source: spec.source.clone(), columns: evolution.origins };
+            let value = serde_json::to_string(&kept).map_err(|e| Error::new(Kind::Bug, "cannot keep origins").because(e))?;
+            updates.push(TableUpdate::SetProperties { updates: HashMap::from([(ORIGINS.to_owned(), value)]) });
+        }
+        let mut future = apply(base, updates.clone())?;
+        if !future.partition_specs_iter().any(|spec| spec.is_unpartitioned()) {
+            requirements.push(TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() });
+            updates.push(TableUpdate::AddSpec { spec: UnboundPartitionSpec::builder().build() });
+        }
+        let fields = partition::wanted(&visible(spec))?;
+        let schema = future.current_schema().clone();
+        // Without an expression the table's own spec stays.
+        if !fields.is_empty() && !partition::is(future.default_partition_spec(), &fields, &schema) {
+            requirements.push(TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() });
+            requirements.push(TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() });
+            updates.push(TableUpdate::AddSpec { spec: partition::unbound(&fields, &schema)? });
+            updates.push(TableUpdate::SetDefaultSpec { spec_id: -1 });
+        }
+        future = apply(base, updates.clone())?;
+        let unpartitioned = future.partition_specs_iter().find(|spec| spec.is_unpartitioned()).map(|spec| spec.spec_id());
+        let unpartitioned = unpartitioned.ok_or_else(|| Error::new(Kind::Bug, "the spec without partitions is missing"))?;
+        let layout = layout(&future, &evolution.fields);
+        Ok(Self { updates, requirements, future, fields: evolution.fields, unpartitioned, layout, notes: evolution.notes })
+    }
+}
+
+/// The spec of the table with its partition-only columns under the names they have here.
+fn visible(spec: &TableSpec) -> TableSpec {
+    let mut visible = spec.clone();
+    for field in &mut visible.partition_only {
+        if let Some((name, own)) = spec.partition_names.iter().find(|(_, own)| *own == field.name()) {
+            *field = field.as_ref().clone().with_name(name).into();
+            visible.partition_names.retain(|_, other| other != own);
+        }
+    }
+    visible
+}
+
+fn apply(base: &Loaded, updates: Vec<TableUpdate>) -> Result<TableMetadata> {
+    pointer::updated(base, &[], updates).map_err(|e| match e {
+        CommitError::Conflict(e) | CommitError::Unknown(e) | CommitError::Failed(e) => e,
+    })
+}
+
+/// What is kept of origins.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    source: String,
+    columns: Origins,
+}
+
+/// Of another table of the source, numbers mean nothing: its columns are found by name.
+fn origins(metadata: &TableMetadata, source: &str) -> Origins {
+    let kept = metadata.properties().get(ORIGINS).and_then(|text| serde_json::from_str::<Kept>(text).ok());
+    kept.filter(|kept| kept.source == source).map(|kept| kept.columns).unwrap_or_default()
+}
+
+fn layout(future: &TableMetadata, fields: &[NestedFieldRef]) -> String {
+    let spec = future.default_partition_spec();
+    let columns: Vec<String> = fields.iter().map(|field| format!("{}:{}:{}", field.id, field.field_type, field.required)).collect();
+    let parts: Vec<String> = spec.fields().iter().map(|field| format!("{}:{}", field.source_id, field.transform)).collect();
+    format!("{}|{}|{}", future.uuid(), columns.join(","), parts.join(","))
+}
+
+/// What every commit of this writer sets.
+pub(crate) fn token_update(writer: &str, kept: String) -> TableUpdate {
+    TableUpdate::SetProperties { updates: HashMap::from([(token::property(writer), kept)]) }
+}
