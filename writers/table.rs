@@ -1,5 +1,6 @@
 //! The values that travel between an engine and a writer. No I/O here.
 
+use crate::order::SortKey;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ pub struct TableSpec {
     pub source: String,
     /// Who writes, where several write one table: tokens are kept for each. Empty means nobody else does.
     pub writer: String,
+    /// The order of the rows of a file: columns of `schema`. Empty means that it does not matter.
+    pub sort_order: Vec<SortKey>,
     /// Other names that the expression may use, each for a column of `schema` or `partition_only`.
     pub partition_names: BTreeMap<String, String>,
 }
@@ -43,6 +46,7 @@ impl Default for TableSpec {
             notes: BTreeMap::new(),
             source: String::new(),
             writer: String::new(),
+            sort_order: Vec::new(),
             partition_names: BTreeMap::new(),
         }
     }

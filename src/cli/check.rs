@@ -56,7 +56,7 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
         }
     }
     if args.config_only && flags.catalog.is_some() {
-        super::read_chosen(flags)?;
+        super::read_chosen(flags, None)?;
     }
     Ok(())
 }

@@ -9,8 +9,9 @@ use writers::Destination as _;
 pub async fn run(flags: &Flags) -> Result<()> {
     files::required(&flags.destination, "destination", "destination.json")?;
     files::required(&flags.catalog, "streams", "the catalog that names the streams")?;
-    let chosen = super::read_chosen(flags)?;
-    let destination = sync::open_destination(&super::read_destination(flags).await?, sync::Share::for_check()).await?;
+    let destination = super::read_destination(flags).await?;
+    let chosen = super::read_chosen(flags, Some(&destination))?;
+    let destination = sync::open_destination(&destination, sync::Share::for_check()).await?;
     let file = StateFile::lock(&files::state_output(flags))?;
     let mut state = crate::state::file::load(&files::state(flags))?.unwrap_or_default();
     for stream in &chosen {

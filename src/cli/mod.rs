@@ -256,8 +256,9 @@ fn read_streams(flags: &Flags, path: &Path) -> Result<StreamsFile> {
     Ok(loaded.value)
 }
 
-/// The streams that `streams.json` chooses.
-fn read_chosen(flags: &Flags) -> Result<Vec<Chosen>> {
+/// The streams that `streams.json` chooses; where they go may have a say in what they are called.
+fn read_chosen(flags: &Flags, destination: Option<&Destination>) -> Result<Vec<Chosen>> {
     let path = files::streams(flags);
-    choose(&read_streams(flags, &path)?, None).map_err(|error| files::about(error, FileKind::Streams, &path))
+    choose(&read_streams(flags, &path)?, destination.and_then(Destination::database))
+        .map_err(|error| files::about(error, FileKind::Streams, &path))
 }

@@ -23,8 +23,9 @@ pub struct PreviewArgs {
 /// Prints the rows as tables on stdout.
 pub async fn run(flags: &Flags, args: &PreviewArgs) -> Result<()> {
     let only: Vec<_> = args.stream.clone().into_iter().collect();
-    let chosen = sync::restrict(super::read_chosen(flags)?, &only)?;
-    let destination = sync::open_destination(&super::read_destination(flags).await?, sync::Share::for_check()).await?;
+    let destination = super::read_destination(flags).await?;
+    let chosen = sync::restrict(super::read_chosen(flags, Some(&destination))?, &only)?;
+    let destination = sync::open_destination(&destination, sync::Share::for_check()).await?;
     for stream in &chosen {
         let id = format!("{}.{}", stream.stream.namespace, stream.stream.name);
         let preview = destination.preview(&stream.destination_database, &stream.destination_table, args.rows).await;

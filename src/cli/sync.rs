@@ -103,7 +103,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     files::required(&flags.destination, "destination", "destination.json")?;
     let (source, options) = super::read_source(flags).await?;
     let destination = super::read_destination(flags).await?;
-    let mut chosen = restrict(super::read_chosen(flags)?, &args.only)?;
+    let mut chosen = restrict(super::read_chosen(flags, Some(&destination))?, &args.only)?;
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.normalization());
         if stream.metadata.append_mode && matches!(destination, Destination::Parquet(_)) {

@@ -36,6 +36,14 @@ impl Destination {
         Ok(())
     }
 
+    /// The database of streams that name none.
+    pub fn database(&self) -> Option<&str> {
+        match self {
+            Self::Parquet(_) => None,
+            Self::Iceberg(config) => config.namespace(),
+        }
+    }
+
     /// Whether streams that say nothing about it become typed columns.
     pub fn normalization(&self) -> Option<bool> {
         match self {

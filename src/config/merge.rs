@@ -194,6 +194,7 @@ fn differs(old_metadata: &StreamMetadata, old: &Stream, metadata: &StreamMetadat
         (
             metadata.normalization.unwrap_or(false),
             metadata.partition_regex.clone(),
+            metadata.sort_order.clone(),
             metadata.filter.clone(),
             metadata.filter_config.clone(),
             metadata.append_mode,
@@ -325,6 +326,7 @@ mod tests {
         for keys in [
             json!({"normalization": true}),
             json!({"partition_regex": "/{x,,}"}),
+            json!({"sort_order": "x"}),
             json!({"filter": "x > 1"}),
             json!({"filter_config": {"conditions": []}}),
             json!({"append_mode": true}),

@@ -37,6 +37,9 @@ pub struct StreamMetadata {
     /// How rows are divided into folders or partitions, empty means not: OLake's `/year={created_at,,YYYY}/{country,'none',}` (column, default, granularity) or its `/{created_at, day}/{id, bucket[16]}` (column, Iceberg's transform). A column is named as in the source or as in the destination, and need not be selected.
     #[serde(default)]
     pub partition_regex: String,
+    /// Ours: the order of the rows in files, `created_at desc, id nulls last`; columns as in the source or as in the destination. Readers then skip more of what they do not look for; a part is sorted on the disk (`TMPDIR`) as it is written. In Iceberg it becomes the table's sort order.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sort_order: String,
     /// Name of the stream.
     pub stream_name: String,
     /// Never write deletes (Iceberg).

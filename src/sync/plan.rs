@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use writers::{ColumnNote, Commit, TableSpec};
+use writers::{ColumnNote, Commit, SortKey, TableSpec};
 
 /// One stream of a run, ready to be read and written.
 #[derive(Clone, Debug)]
@@ -145,6 +145,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         key: destination_key(table, normalised, &sources, &olake_columns),
         notes: notes_of(normalised, &sources, &query.columns),
         source: table.oid.to_string(),
+        sort_order: sort_order(&chosen, &sources, &schema)?,
         writer: id_of(table),
         schema,
     };
@@ -269,6 +270,22 @@ fn partition_columns(
         }
     }
     Ok(names)
+}
+
+/// The columns of `sort_order` under the names that they are written with.
+fn sort_order(chosen: &Chosen, sources: &[Planned<'_>], written: &Schema) -> Result<Vec<SortKey>> {
+    let mut keys = writers::sort_keys(&chosen.metadata.sort_order)?;
+    let normalised = chosen.metadata.normalization == Some(true);
+    for key in keys.iter_mut().filter(|key| written.index_of(&key.column).is_err()) {
+        let found = sources.iter().find(|planned| normalised && planned.column.name == key.column);
+        let names = || written.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>().join(", ");
+        let found = found.ok_or_else(|| {
+            Error::config(format!("sort_order names {:?}, and the columns that are written are {}", key.column, names()))
+                .hint("name one of them in \"sort_order\"")
+        })?;
+        key.column.clone_from(&found.name);
+    }
+    Ok(keys)
 }
 
 fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
@@ -430,5 +447,6 @@ fn fingerprint(table: &TableInfo, spec: &TableSpec, expressions: &[&str], filter
         spec.partition_regex.clone(),
         filter.unwrap_or_default().to_owned(),
     ];
-    parts.join("|")
+    let sorted = spec.sort_order.iter().map(|key| format!("|{key:?}"));
+    parts.join("|") + &sorted.collect::<String>()
 }

@@ -4,6 +4,7 @@ For each case (see tables.py) these are measured in turn, and that several times
   server      (--server-floor) two backends that COPY to /dev/null: the server's work without a socket
   drain       two COPY BINARY streams over halves of the case, read with SO_RCVLOWAT and thrown away
   lakeward    the release binary: to Parquet, two readers, zstd level 1, statistics on
+  iceberg     the same, to Iceberg on the embedded catalog
   duckdb ...  (--peers) other programs, see peers.py
 and the result is printed as a Markdown table: medians, and the medians of the ratios within a round. Whole processes are measured by the kernel's own
 accounting; the server's CPU is read from /proc. Seconds on a shared machine mean little from one day to the next; ratios within one run do.
@@ -63,6 +64,8 @@ class Bench:
         writer = {"local_path": f"{self.folder}/out", "compression": "zstd", "compression_level": 1}
         self.write("source", source)
         self.write("destination", {"type": "PARQUET", "writer": writer})
+        writer = {"catalog_type": "filesystem", "iceberg_s3_path": f"{self.folder}/out", "table_properties": {"write.parquet.compression-level": "1", "write.parquet.compression-codec": "zstd"}}
+        self.write("iceberg", {"type": "ICEBERG", "writer": writer})
         self.write("peers", {"url": self.server.url(self.case), "out": f"{self.folder}/out", "scratch": f"{self.folder}/scratch", "tables": self.tables,
                              "halves": self.halves})
         self.discover()
@@ -71,9 +74,10 @@ class Bench:
         with open(f"{self.folder}/{name}.json", "w") as f:
             json.dump(value, f)
 
-    def lakeward(self, *command):
+    def lakeward(self, *command, destination="destination"):
         files = [f"--{key}={self.folder}/{key}.json" for key in (["config"] if command[0] == "discover" else ["config", "streams", "destination"])]
         files[0] = f"--config={self.folder}/source.json"
+        files[2:] = [f"--destination={self.folder}/{destination}.json"] if files[2:] else []
         return spawn([self.given.binary, *command, *files], f"{self.folder}/{command[0]}.log")
 
     def discover(self):
@@ -90,6 +94,7 @@ class Bench:
             chosen["server"] = lambda: limits.floor(self.server, self.case, self.halves)
         chosen["drain"] = lambda: limits.drain(self.server, self.case, self.halves)
         chosen["lakeward"] = lambda: self.lakeward("sync")
+        chosen["iceberg"] = lambda: self.lakeward("sync", destination="iceberg")
         for name in self.given.peer:
             chosen[name] = lambda name=name: self.peer(name)
         return chosen

@@ -142,7 +142,7 @@ fn a_table_evolves_with_its_source() {
         "ALTER TABLE t RENAME c TO label",
         "ALTER TABLE t DROP gone",
         "ALTER TABLE t ADD gone int",
-        "ALTER TABLE t ADD d date DEFAULT '2024-02-29'",
+        "ALTER TABLE t ADD d date",
         "ALTER TABLE t ADD tags text[]",
         "ALTER TABLE t RENAME a TO swap; ALTER TABLE t RENAME label TO a; ALTER TABLE t RENAME swap TO label",
         "ALTER TABLE t ALTER n TYPE numeric(38,2)",
@@ -298,4 +298,55 @@ fn streams_of_one_json_column_have_their_partition_columns() {
     assert_eq!(rows, json!([[[50, 2, 50]]]));
     let snapshot = metadata(&job, "public.t")["snapshots"][0].clone();
     assert_eq!(summary(&snapshot, &["added-records", "total-records", "added-data-files"]), ["50", "50", "2"]);
+}
+
+/// Of every file, whether its rows are in the order `$order`, and the sort order that the manifest gives it.
+fn orders_of_files(folder: &Path) -> Value {
+    let script = "
+import json, sys
+import duckdb
+from pyiceberg.table import StaticTable
+folder = json.load(sys.stdin)
+hint = open(folder + '/metadata/version-hint.text').read().strip()
+table = StaticTable.from_metadata(f'file://{folder}/metadata/v{hint}.metadata.json')
+files = [task.file for task in table.scan().plan_files()]
+def rows(file):
+    return duckdb.sql(f\"SELECT city, id FROM read_parquet('{file.file_path.removeprefix('file://')}', file_row_number = true) ORDER BY file_row_number\").fetchall()
+def is_sorted(rows):
+    return rows == sorted(rows, key=lambda row: (row[0] is None, [-ord(c) for c in row[0] or ''], row[1]))
+print(json.dumps([[is_sorted(rows(file)), file.sort_order_id] for file in files]))";
+    python(script, &json!(folder))
+}
+
+#[test]
+fn rows_are_sorted_as_the_stream_says() {
+    let database = Server::shared().database("icesorted");
+    database.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, \"City\" text, updated int, filler text);
+        INSERT INTO t SELECT i, nullif('c' || hashint4(i) % 9, 'c0'), i, repeat(md5(i::text), 4) FROM generate_series(1, 30000) i ORDER BY hashint4(i)",
+    );
+    let job = incremental_job(&database, &[("public.t", "updated")]);
+    job.edit("streams.json", |file| file["selected_streams"]["public"][0]["sort_order"] = json!("\"City\" desc nulls last, id"));
+    to_iceberg(&job, &json!({"delete_files": "position"}));
+    job.sync().succeeded();
+    database.sql("UPDATE t SET updated = 100000 + id WHERE id % 7 = 0");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    let folder = job.table_folder(&job.lake(), "public.t");
+    let files = orders_of_files(&folder);
+    assert!(files.as_array().is_some_and(|files| files.len() >= 2 && files.iter().all(|file| *file == json!([true, 1]))), "{files}");
+    let order = metadata(&job, "public.t");
+    assert_eq!((&order["default-sort-order-id"], order["sort-orders"].as_array().map(Vec::len)), (&json!(1), Some(2)));
+    let fields =
+        order["sort-orders"].as_array().and_then(|orders| orders.iter().find(|order| order["order-id"] == 1)).expect("order 1")["fields"]
+            .clone();
+    assert_eq!(
+        fields,
+        json!([
+            {"source-id": 2, "transform": "identity", "direction": "desc", "null-order": "nulls-last"},
+            {"source-id": 1, "transform": "identity", "direction": "asc", "null-order": "nulls-first"},
+        ])
+    );
+    job.edit("streams.json", |file| file["selected_streams"]["public"][0]["sort_order"] = json!("town"));
+    job.resume().failed(exit::CONFIG, &["sort_order", "\"town\"", "id, City, updated, filler"]);
 }

@@ -4,9 +4,10 @@
 //! port, user, password, database, TLS, names of tables. What is not built yet is refused, with the words that say so.
 
 use crate::support::lakeward::{Job, Outcome, exit, published};
+use crate::support::moto::Moto;
 use crate::support::postgres::{Database, PASSWORD, Server};
-use crate::support::readback::{assert_same, count, duckdb};
-use crate::support::s3::ObjectStore;
+use crate::support::readback::{assert_same, count, duckdb, python};
+use crate::support::s3::{ACCESS_KEY, BUCKET, ObjectStore, SECRET_KEY};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -374,4 +375,79 @@ fn noesis_incremental() {
     assert_eq!(ids(), json!([[95, 95, 13, 107]]));
     let added: Vec<_> = job.files("public.users").into_iter().filter(|file| !before.contains(file)).collect();
     assert_eq!(count(&added), 7);
+}
+
+/// The full load of `table_1`, for an Iceberg destination; the catalog names no database, so the destination's own counts.
+fn to_iceberg(job: &Job, destination: &Value) {
+    let mut streams = olake_streams(job);
+    streams["streams"][0]["stream"]["sync_mode"] = json!("full_refresh");
+    job.write("streams.json", &streams);
+    job.write("destination.json", destination);
+}
+
+/// What PyIceberg reads of `olake_iceberg.table_1` in a catalog that is opened with these properties.
+#[track_caller]
+fn assert_rows_in_iceberg(properties: &Value, database: &Database) {
+    let script = "
+import json, sys
+from pyiceberg.catalog import load_catalog
+rows = load_catalog('olake_iceberg', **json.load(sys.stdin)).load_table('olake_iceberg.table_1').scan().to_arrow()
+print(json.dumps(sorted((json.loads(text) for text in rows['data'].to_pylist()), key=lambda row: row['id'])))";
+    let expected: Value = serde_json::from_str(&database.sql("SELECT json_agg(t ORDER BY id) FROM table_1 t")).expect("JSON");
+    assert_eq!(python(script, properties), expected);
+}
+
+/// The catalog in a database, the tables in a store.
+#[test]
+fn olake_iceberg_destination_with_a_catalog_in_a_database() {
+    let (database, job) = olake();
+    let (catalog, store) = (Server::shared().database("icecatalog"), ObjectStore::start());
+    let endpoint = store.writer()["s3_endpoint"].clone();
+    let mut destination = seed_json("olake-destination-iceberg-jdbc.json");
+    for (key, value) in [
+        ("jdbc_url", json!(format!("jdbc:postgresql://127.0.0.1:{}/{}", catalog.port, catalog.name))),
+        ("jdbc_username", json!("postgres")),
+        ("jdbc_password", json!(PASSWORD)),
+        ("iceberg_s3_path", json!(format!("s3a://{BUCKET}/warehouse"))),
+        ("s3_endpoint", endpoint.clone()),
+        ("aws_access_key", json!(ACCESS_KEY)),
+        ("aws_secret_key", json!(SECRET_KEY)),
+    ] {
+        destination["writer"][key] = value;
+    }
+    to_iceberg(&job, &destination);
+    job.run(&["check", "--destination", "destination.json"]).succeeded();
+    for _ in 0..2 {
+        job.run(&OLAKE_SYNC).succeeded();
+        let properties = json!({
+            "type": "sql", "uri": format!("postgresql+psycopg2://postgres:{PASSWORD}@127.0.0.1:{}/{}", catalog.port, catalog.name),
+            "s3.endpoint": endpoint, "s3.access-key-id": ACCESS_KEY, "s3.secret-access-key": SECRET_KEY, "s3.region": "us-east-1",
+        });
+        assert_rows_in_iceberg(&properties, &database);
+        database.sql("UPDATE table_1 SET name = name || '!' WHERE id % 2 = 0; DELETE FROM table_1 WHERE id = 3");
+    }
+}
+
+/// The older keys, and AWS for all of it.
+#[test]
+fn olake_iceberg_destination_in_glue() {
+    let (database, job) = olake();
+    let moto = Moto::start();
+    moto.ask(
+        "client('s3').create_bucket(Bucket='lake', CreateBucketConfiguration={'LocationConstraint': 'ap-south-1'}); answer = 0",
+        &Value::Null,
+    );
+    let mut destination = seed_json("olake-destination-iceberg-glue.json");
+    destination["writer"]["s3_path"] = json!("s3://lake/olake/");
+    destination["writer"]["s3_endpoint"] = json!(moto.endpoint());
+    to_iceberg(&job, &destination);
+    for _ in 0..2 {
+        Outcome::from(moto.serve(&mut job.command(&OLAKE_SYNC)).output().expect("run lakeward")).succeeded();
+        let properties = json!({
+            "type": "glue", "glue.endpoint": moto.endpoint(), "glue.region": "ap-south-1", "s3.endpoint": moto.endpoint(), "s3.region": "ap-south-1",
+            "client.access-key-id": "XXX", "client.secret-access-key": "XXX",
+        });
+        assert_rows_in_iceberg(&properties, &database);
+        database.sql("UPDATE table_1 SET name = name || '!' WHERE id % 2 = 0; DELETE FROM table_1 WHERE id = 3");
+    }
 }

@@ -9,6 +9,7 @@ use super::catalog::filesystem::Filesystem;
 use super::catalog::hive::Hive;
 use super::catalog::sql::{Sql, Url};
 use super::io::Files;
+use super::properties::{EXPIRE, KEPT, KEPT_USUALLY};
 use crate::storage::{AzureOptions, GcsOptions, S3Credentials, S3Options, StoreOptions, default_region};
 use crate::{Error, Kind, Result, Secret};
 use iceberg::spec::FormatVersion;
@@ -43,7 +44,7 @@ pub struct IcebergConfig {
     pub aws_profile: Option<String>,
     /// Endpoint of an S3-compatible store.
     pub s3_endpoint: Option<String>,
-    /// TLS to the store.
+    /// Whether an `s3_endpoint` that says neither http:// nor https:// is reached with TLS; absent: it is not.
     pub s3_use_ssl: Option<bool>,
     /// Bucket name in the path.
     pub s3_path_style: Option<bool>,
@@ -181,6 +182,9 @@ pub(crate) struct Settings {
     pub(crate) index_path: PathBuf,
 }
 
+/// What `catalog_type` may be.
+const KINDS: &str = "filesystem, jdbc, rest, glue, s3tables, hive, lakekeeper, nessie, unity, polaris, biglake";
+
 /// How often a request that failed for a passing reason is sent again: about a minute's worth.
 pub(crate) const RETRIES: usize = 8;
 
@@ -203,10 +207,16 @@ impl IcebergConfig {
             "hive" => {
                 Hive::new(self.hive_uri()?, None, Files::new(StoreOptions::default()))?;
             }
-            _ => {}
+            kind if KINDS.split(", ").any(|known| known == kind) => {}
+            other => return Err(wrong(format!("`catalog_type` is {other:?}, accepted: {KINDS}"))),
         }
         self.settings()?;
         self.check_remote()
+    }
+
+    /// Namespace of tables that name none.
+    pub fn namespace(&self) -> Option<&str> {
+        first(&[&self.iceberg_db, &self.database])
     }
 
     /// The size that a file of a large table should have, below the one at which it is closed: what is left over beyond that would
@@ -232,16 +242,19 @@ impl IcebergConfig {
             (Some(3), _) => FormatVersion::V3,
             (Some(other), _) => return Err(wrong(format!("`format_version` is {other}, accepted: 2, 3"))),
         };
-        // Without these, every commit would leave a metadata file for ever.
+        // Without these, every commit would leave a metadata file and a snapshot for ever.
+        let kept = KEPT_USUALLY.to_string();
         let usual = [
             ("write.format.default", "parquet"),
             ("write.metadata.delete-after-commit.enabled", "true"),
             ("write.metadata.previous-versions-max", "100"),
+            (EXPIRE, "true"),
+            (KEPT, kept.as_str()),
         ];
         let mut properties: HashMap<String, String> = usual.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         properties.extend(self.table_properties.clone());
         Ok(Settings {
-            namespace: first(&[&self.iceberg_db, &self.database]).unwrap_or_default().to_owned(),
+            namespace: self.namespace().unwrap_or_default().to_owned(),
             identifiers: !self.no_identifier_fields.unwrap_or(self.kind() == "unity"),
             properties,
             format_version,
@@ -268,7 +281,7 @@ impl IcebergConfig {
                 let warehouse = first(&[&self.iceberg_s3_path, &self.s3_path]).map(|_| self.warehouse()).transpose()?;
                 Ok(Catalog::Hive(Arc::new(Hive::new(self.hive_uri()?, warehouse.as_deref(), files)?)))
             }
-            other => Err(wrong(format!("`catalog_type` {other:?} is not built yet in this version, accepted: filesystem, hive, jdbc"))),
+            other => Err(wrong(format!("`catalog_type` is {other:?}, accepted: {KINDS}"))),
         }
     }
 
@@ -342,11 +355,11 @@ impl IcebergConfig {
 
     /// How stores are reached.
     async fn stores(&self) -> StoreOptions {
-        let endpoint = self
-            .s3_endpoint
-            .as_deref()
-            .map(|endpoint| endpoint.trim().trim_end_matches('/').to_owned())
-            .filter(|endpoint| !endpoint.is_empty());
+        let scheme = if self.s3_use_ssl == Some(true) { "https" } else { "http" };
+        let endpoint = endpoint(&self.s3_endpoint).map(|endpoint| match endpoint.contains("://") {
+            true => endpoint,
+            false => format!("{scheme}://{endpoint}"),
+        });
         let credentials = self.aws_credentials();
         let region = match first(&[&self.aws_region]) {
             Some(region) => Some(region.to_owned()),
@@ -392,4 +405,51 @@ fn endpoint(url: &Option<String>) -> Option<String> {
 
 fn wrong(message: impl Into<String>) -> Error {
     Error::new(Kind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn config(keys: Value) -> IcebergConfig {
+        serde_json::from_value(keys).expect("keys")
+    }
+
+    #[tokio::test]
+    async fn the_keys_say_how_a_store_is_reached() {
+        let s3 = |mut keys: Value| async move {
+            keys["catalog_type"] = "filesystem".into();
+            keys["iceberg_s3_path"] = "s3://bucket/lake".into();
+            config(keys).stores().await.s3.expect("S3")
+        };
+        for (keys, endpoint) in [
+            (json!({"s3_endpoint": "localhost:9000"}), "http://localhost:9000"),
+            (json!({"s3_endpoint": "localhost:9000/", "s3_use_ssl": true}), "https://localhost:9000"),
+            (json!({"s3_endpoint": "https://localhost:9000", "s3_use_ssl": false}), "https://localhost:9000"),
+        ] {
+            let reached = s3(keys.clone()).await;
+            assert_eq!((reached.endpoint.as_deref(), reached.region.as_str()), (Some(endpoint), "us-east-1"), "{keys}");
+        }
+        match s3(json!({"aws_region": "eu-west-1", "aws_profile": "lake"})).await.credentials {
+            S3Credentials::Chain { profile } => assert_eq!(profile.as_deref(), Some("lake")),
+            other => panic!("{other:?}"),
+        }
+        let keys = json!({"aws_region": "eu-west-1", "aws_access_key": "a", "aws_secret_key": "b", "aws_session_token": "c"});
+        match s3(keys).await.credentials {
+            S3Credentials::Keys { session, .. } => assert_eq!(session.expose(), "c"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_keys_say_what_tables_are_like() {
+        let settings = |keys: Value| config(keys).settings().expect("settings");
+        assert_eq!(settings(json!({"database": "older", "iceberg_db": "newer"})).namespace, "newer");
+        assert_eq!(settings(json!({"database": "older"})).namespace, "older");
+        assert!(settings(json!({})).identifiers && !settings(json!({"no_identifier_fields": true})).identifiers);
+        assert!(!settings(json!({"catalog_type": "unity"})).identifiers, "Unity takes none");
+        let error = config(json!({"catalog_type": "iceberg"})).validate().expect_err("refused");
+        assert!(error.to_string().contains("accepted: filesystem, jdbc"), "{error}");
+    }
 }

@@ -6,11 +6,14 @@ use crate::{Error, Kind, Result};
 use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, Schema, Struct, TableMetadata, Type};
 use std::collections::{BTreeMap, HashMap};
 
-/// A staged file with rows, in the table's default partition spec.
-pub(crate) fn data(file: &StagedFile, future: &TableMetadata) -> Result<DataFile> {
+/// A staged file with rows, in the table's default partition spec and, if it is `sorted`, its default sort order.
+pub(crate) fn data(file: &StagedFile, future: &TableMetadata, sorted: bool) -> Result<DataFile> {
     let spec = future.default_partition_spec();
     let tuple = file.tuple(future.default_partition_type())?;
     let mut builder = described(file, future.current_schema())?;
+    if let Some(order) = i32::try_from(future.default_sort_order_id()).ok().filter(|_| sorted) {
+        builder.sort_order_id(order);
+    }
     builder.content(DataContentType::Data).partition(Struct::from_iter(tuple)).partition_spec_id(spec.spec_id());
     built(&builder)
 }

@@ -121,17 +121,24 @@ impl Manifests {
 
 /// The entries of a manifest whose files are alive, with everything that they inherit from it.
 pub(crate) async fn alive(files: &Files, manifest: &ManifestFile) -> Result<Vec<ManifestEntryRef>> {
+    let mut entries = all(files, manifest).await?;
+    entries.retain(|entry| entry.is_alive());
+    Ok(entries)
+}
+
+/// The entries of a manifest, with everything that they inherit from it.
+pub(crate) async fn all(files: &Files, manifest: &ManifestFile) -> Result<Vec<ManifestEntryRef>> {
     let reading = |e: iceberg::Error| inward(&e, Kind::Corrupt, &format!("read the manifest {}", manifest.manifest_path));
     let (entries, _) = manifest.load_manifest(&files.io()).await.map_err(reading)?.into_parts();
     let mut next_row = manifest.first_row_id;
-    let mut alive = Vec::with_capacity(entries.len());
+    let mut all = Vec::with_capacity(entries.len());
     for entry in entries {
         // Version 3: files without a first row id follow each other (specification, "First Row ID Inheritance").
         let rows = entry.data_file().record_count();
         let inherits = manifest.content == ManifestContentType::Data
             && entry.data_file().first_row_id().is_none()
             && entry.status() != ManifestStatus::Deleted;
-        let assigned = match next_row {
+        all.push(match next_row {
             Some(first) if inherits => {
                 next_row = Some(first + rows);
                 let mut entry = iceberg::spec::ManifestEntry::clone(&entry);
@@ -139,12 +146,9 @@ pub(crate) async fn alive(files: &Files, manifest: &ManifestFile) -> Result<Vec<
                 Arc::new(entry)
             }
             _ => entry,
-        };
-        if assigned.is_alive() {
-            alive.push(assigned);
-        }
+        });
     }
-    Ok(alive)
+    Ok(all)
 }
 
 /// All manifests of the current snapshot.

@@ -6,6 +6,7 @@ mod config;
 mod datafile;
 pub(crate) mod deletes;
 mod evolve;
+mod expire;
 pub(crate) mod io;
 mod manifest;
 mod metrics;

@@ -27,6 +27,12 @@ pub(crate) struct Properties {
     pub(crate) hashed_paths: bool,
     /// `write.object-storage.partitioned-paths`.
     pub(crate) partitioned_paths: bool,
+    /// `lakeward.expire-snapshots`, unless `gc.enabled` is false.
+    pub(crate) expires: bool,
+    /// `history.expire.min-snapshots-to-keep`.
+    pub(crate) snapshots_kept: usize,
+    /// `history.expire.max-snapshot-age-ms`; younger ones are kept however many they are.
+    pub(crate) snapshot_age_ms: i64,
     compression: Option<String>,
     compression_level: Option<i32>,
     file_bytes: Option<u64>,
@@ -36,6 +42,13 @@ pub(crate) struct Properties {
 
 /// Iceberg's own default is 4, with which ten writers to one table do not all get through.
 const RETRIES: u32 = 30;
+
+/// Table property: whether commits let old snapshots expire. Only tables that we create have it.
+pub(crate) const EXPIRE: &str = "lakeward.expire-snapshots";
+/// Table property: how many snapshots are kept.
+pub(crate) const KEPT: &str = "history.expire.min-snapshots-to-keep";
+/// Snapshots that are kept where nothing is said: a day at one commit in five minutes, most of a year at one a day.
+pub(crate) const KEPT_USUALLY: usize = 300;
 
 impl Properties {
     /// Reads them.
@@ -64,6 +77,9 @@ impl Properties {
             data_path: properties.get("write.data.path").map(|path| path.trim_end_matches('/').to_owned()),
             hashed_paths: flag("write.object-storage.enabled")?.unwrap_or(false),
             partitioned_paths: flag("write.object-storage.partitioned-paths")?.unwrap_or(true),
+            expires: flag(EXPIRE)?.unwrap_or(false) && flag("gc.enabled")?.unwrap_or(true),
+            snapshots_kept: usize::try_from(number(KEPT)?.unwrap_or(KEPT_USUALLY as u64)).unwrap_or(usize::MAX),
+            snapshot_age_ms: i64::try_from(number("history.expire.max-snapshot-age-ms")?.unwrap_or(0)).unwrap_or(i64::MAX),
             compression: properties.get("write.parquet.compression-codec").map(|codec| codec.trim().to_ascii_lowercase()),
             compression_level: read(properties, "write.parquet.compression-level", "a number")?,
             file_bytes: size("write.target-file-size-bytes")?,

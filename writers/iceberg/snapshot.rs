@@ -54,6 +54,8 @@ pub(crate) struct Producer {
     added: Option<Vec<ManifestFile>>,
     /// What the last manifest list names, and the list.
     listed: HashSet<String>,
+    /// Whether the last one leaves out a file that was there.
+    removes: bool,
 }
 
 impl Producer {
@@ -61,7 +63,7 @@ impl Producer {
     pub(crate) fn new(base: &Loaded, future: &TableMetadata, change: Change) -> Self {
         let id = (Uuid::new_v4().as_u64_pair().0 >> 1).cast_signed();
         let manifests = Manifests::new(&base.files, pointer::folder(future), id, future.format_version());
-        Self { id, manifests, change, added: None, listed: HashSet::new() }
+        Self { id, manifests, change, added: None, listed: HashSet::new(), removes: false }
     }
 
     /// The snapshot that follows `base`; `future` has the schema and the spec of the commit.
@@ -129,8 +131,8 @@ impl Producer {
     }
 
     fn operation(&self) -> Operation {
-        match (&self.change.gone, self.change.data.is_empty(), self.change.deletes.is_empty()) {
-            (Gone::Nothing, _, true) => Operation::Append,
+        match (self.removes, self.change.data.is_empty(), self.change.deletes.is_empty()) {
+            (false, _, true) => Operation::Append,
             (_, true, false) => Operation::Delete,
             _ => Operation::Overwrite,
         }
@@ -139,10 +141,14 @@ impl Producer {
     /// The manifests of `base` without what goes.
     async fn kept(&mut self, base: &Loaded, summary: &mut SnapshotSummaryCollector) -> Result<Vec<ManifestFile>> {
         let mut kept = Vec::new();
+        let mut removes = false;
         for manifest in current(&base.files, &base.metadata).await? {
             let spec =
                 base.metadata.partition_spec_by_id(manifest.partition_spec_id).unwrap_or(base.metadata.default_partition_spec()).clone();
-            let taken = |file: &DataFile| summary.remove_file(file, base.metadata.current_schema().clone(), spec.clone());
+            let taken = |file: &DataFile| {
+                removes = true;
+                summary.remove_file(file, base.metadata.current_schema().clone(), spec.clone());
+            };
             match &self.change.gone {
                 Gone::Nothing => kept.push(manifest),
                 Gone::Everything => {
@@ -162,6 +168,7 @@ impl Producer {
         }
         // What holds nothing but what was deleted by an earlier snapshot says nothing about this one.
         kept.retain(|manifest| has_alive(manifest) || manifest.added_snapshot_id == self.id);
+        self.removes = removes;
         Ok(kept)
     }
 
@@ -228,7 +235,8 @@ fn has_alive(manifest: &ManifestFile) -> bool {
     manifest.added_files_count.unwrap_or(1) + manifest.existing_files_count.unwrap_or(1) > 0
 }
 
-fn now_ms() -> i64 {
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 

@@ -13,6 +13,7 @@ use super::session::Session;
 use super::target::Target;
 use crate::TableSpec;
 use crate::error::{Error, Kind, Result};
+use crate::order::{Order, SortKey};
 use crate::parquet::encode::EncodeOptions;
 use crate::parquet::labels::Rows;
 use crate::parquet::roll::{self, Rolled, Roller, Sorter};
@@ -209,6 +210,7 @@ impl Workshop<'_> {
         content: Content,
         fields: &[NestedFieldRef],
         batches: SchemaRef,
+        order: &[SortKey],
         options: EncodeOptions,
     ) -> Result<Arc<Stager>> {
         let future = &self.target.future;
@@ -231,7 +233,11 @@ impl Workshop<'_> {
             schema: schema.clone(),
             modes: Modes::of(future.current_schema(), future.properties())?,
         };
-        Ok(Arc::new(Stager { sorter, schema, batches, options, pool: self.pool.clone(), label: self.label.to_owned() }))
+        let order = match content {
+            Content::Rows => Order::new(order, &batches, options.row_group_bytes)?,
+            Content::Keys => Order::default(),
+        };
+        Ok(Arc::new(Stager { sorter, schema, batches, order, options, pool: self.pool.clone(), label: self.label.to_owned() }))
     }
 
     /// What stages changes, if the table has a key.
@@ -243,7 +249,7 @@ impl Workshop<'_> {
         let fields: Vec<NestedFieldRef> = key.iter().map(|index| self.target.fields[*index].clone()).collect();
         let columns = batches.project(&key).map_err(|e| Error::new(Kind::Bug, "the key is not among the columns").because(e))?;
         let bound = options.row_group_bytes;
-        let keys = self.stager(Content::Keys, &fields, Arc::new(columns), options)?;
+        let keys = self.stager(Content::Keys, &fields, Arc::new(columns), &[], options)?;
         Ok(Some(ChangeStager { rows: rows.clone(), keys, key, bound }))
     }
 }

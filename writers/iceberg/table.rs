@@ -4,12 +4,13 @@ use super::catalog::{Catalog, CommitError, Loaded, TableName};
 use super::changes::{self, ChangeStager};
 use super::config::{DeleteFiles, Settings};
 use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
+use super::expire::{Expired, references};
 use super::manifest::{alive, current};
 use super::properties::Properties;
 use super::session::Session;
-use super::snapshot::{BySpec, Change, Gone, Producer};
+use super::snapshot::{BySpec, Change, Gone, Producer, now_ms};
 use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
-use super::target::{Target, token_update};
+use super::target::Target;
 use super::{datafile, token};
 use crate::parquet::Resources;
 use crate::parquet::encode::EncodeOptions;
@@ -17,7 +18,7 @@ use crate::storage::parse;
 use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
 use futures::Stream;
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, SnapshotReference, SnapshotRetention, Type};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, SnapshotReference, SnapshotRetention, TableMetadata, Type};
 use iceberg::{TableRequirement, TableUpdate};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ impl IcebergTable {
         let session = Arc::new(Session::new(&loaded.files, loaded.metadata.location(), &spec.writer)?);
         let workshop =
             Workshop { loaded: &loaded, target: &target, properties: &properties, session: &session, pool: &resources.pool, label: &label };
-        let stager = workshop.stager(Content::Rows, &target.fields, spec.batches(), properties.encoding(options))?;
+        let stager = workshop.stager(Content::Rows, &target.fields, spec.batches(), &spec.sort_order, properties.encoding(options))?;
         let changes = workshop.changes(&spec, &stager, properties.delete_encoding(options))?;
         let committed = token::committed(&loaded.metadata, &spec.writer);
         Ok(Self {
@@ -91,7 +92,7 @@ impl IcebergTable {
         let future = &self.target.future;
         let mut data = BySpec::new();
         for file in parts.iter().flat_map(|part| &part.files) {
-            let described = datafile::data(file, future)?;
+            let described = datafile::data(file, future, !self.spec.sort_order.is_empty())?;
             data.entry(future.default_partition_spec_id()).or_default().push(described);
         }
         let gone = match how {
@@ -143,10 +144,10 @@ impl IcebergTable {
     }
 
     /// Commits a change, on whatever the table has become meanwhile.
-    /// `keys` are files with keys of rows that are to go by their places.
+    /// `keys` are files with keys of rows that are to go by their places. Without a token it is a fence.
     async fn publish(&mut self, change: Change, keys: &[String], token: Option<&Token>) -> Result<()> {
         let begun = Instant::now();
-        let since = self.loaded.metadata.current_snapshot_id();
+        let since = self.loaded.metadata.clone();
         let mut producer = Producer::new(&self.loaded, &self.target.future, change);
         let (mut attempt, mut located) = (0, None);
         loop {
@@ -156,17 +157,27 @@ impl IcebergTable {
                 located = Some(self.loaded.metadata.current_snapshot_id());
             }
             let snapshot = producer.snapshot(&self.loaded, &self.target.future, &self.properties).await?;
+            let base = self.loaded.metadata.clone();
+            let references = references(&base)?;
+            let expired = Expired::of(&base, &references, &self.properties, now_ms());
             let (mut updates, mut requirements) = (self.target.updates.clone(), self.target.requirements.clone());
-            requirements.push(TableRequirement::UuidMatch { uuid: self.loaded.metadata.uuid() });
-            let parent = self.loaded.metadata.current_snapshot_id();
+            requirements.push(TableRequirement::UuidMatch { uuid: base.uuid() });
+            let parent = base.current_snapshot_id();
             requirements.push(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: parent });
-            updates.extend(token.map(|token| token_update(&self.spec.writer, token::kept(token, producer.id))));
+            let properties = match token {
+                Some(token) => token::properties(&self.spec.writer, token, producer.id),
+                None => token::fence_properties(&self.spec.writer, &self.session.id),
+            };
+            updates.push(TableUpdate::SetProperties { updates: properties });
             updates.push(TableUpdate::AddSnapshot { snapshot });
-            let reference = SnapshotReference::new(producer.id, SnapshotRetention::branch(None, None, None));
+            let retention = references.get(MAIN_BRANCH).map_or(SnapshotRetention::branch(None, None, None), |main| main.retention.clone());
+            let reference = SnapshotReference::new(producer.id, retention);
             updates.push(TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference });
+            updates.extend(expired.updates(&base));
             let (error, doubt) = match self.catalog.commit(&self.name, &self.loaded, requirements, updates).await {
                 Ok(loaded) => {
                     self.arrived(loaded, &mut producer).await?;
+                    expired.clean(&base, &self.loaded).await;
                     return Ok(());
                 }
                 Err(CommitError::Failed(error)) => {
@@ -180,8 +191,11 @@ impl IcebergTable {
             let tired = attempt > self.properties.retries || begun.elapsed() > self.properties.patience;
             tracing::debug!("{}: attempt {attempt} to commit: {error}", self.label);
             tokio::time::sleep(self.pause(attempt)).await;
-            match self.again(&mut producer, since, token).await {
-                Ok(true) => return Ok(()),
+            match self.again(&mut producer, &since, token).await {
+                Ok(true) => {
+                    expired.clean(&base, &self.loaded).await;
+                    return Ok(());
+                }
                 Ok(false) if !tired => {}
                 // What may have been committed keeps its manifests.
                 Ok(false) if doubt => {
@@ -205,7 +219,7 @@ impl IcebergTable {
     }
 
     /// Loads the table again and looks: `true` if our snapshot is there after all.
-    async fn again(&mut self, producer: &mut Producer, since: Option<i64>, token: Option<&Token>) -> Result<bool> {
+    async fn again(&mut self, producer: &mut Producer, since: &TableMetadata, token: Option<&Token>) -> Result<bool> {
         let uuid = self.loaded.metadata.uuid();
         let now = self.catalog.load(&self.name).await?.filter(|now| now.metadata.uuid() == uuid);
         let now = now.ok_or_else(|| Error::new(Kind::Conflict, "the table was dropped or made again while it was being written"))?;
@@ -214,7 +228,7 @@ impl IcebergTable {
             return Ok(true);
         }
         let lost = |message: &str| Err(Error::new(Kind::Conflict, message).hint("let one run at a time write a stream, and run again"));
-        if token::fenced(&now.metadata, since, &self.spec.writer, &self.session.id) {
+        if token::fenced(since, &now.metadata, &self.spec.writer, &self.session.id) {
             return lost("another run of the same stream has begun, and has taken this one for dead");
         }
         if token.is_some() && token::committed(&now.metadata, &self.spec.writer) != self.committed {

@@ -3,10 +3,9 @@
 use super::catalog::{CommitError, Loaded, pointer};
 use super::evolve::{Origins, Wanted, evolve};
 use super::partition;
-use super::token;
 use crate::{Error, Kind, Result, TableSpec};
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::{NestedFieldRef, TableMetadata, UnboundPartitionSpec};
+use iceberg::spec::{NestedFieldRef, NullOrder, SortDirection, SortField, SortOrder, TableMetadata, Transform, UnboundPartitionSpec};
 use iceberg::{TableRequirement, TableUpdate};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -85,10 +84,16 @@ impl Target {
             updates.push(TableUpdate::AddSpec { spec: partition::unbound(&fields, &schema)? });
             updates.push(TableUpdate::SetDefaultSpec { spec_id: -1 });
         }
+        if let Some(order) = sort_order(spec, &evolution.fields, future.default_sort_order())? {
+            let default_sort_order_id = metadata.default_sort_order_id();
+            requirements.push(TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id });
+            updates.push(TableUpdate::AddSortOrder { sort_order: order });
+            updates.push(TableUpdate::SetDefaultSortOrder { sort_order_id: -1 });
+        }
         future = apply(base, updates.clone())?;
         let unpartitioned = future.partition_specs_iter().find(|spec| spec.is_unpartitioned()).map(|spec| spec.spec_id());
         let unpartitioned = unpartitioned.ok_or_else(|| Error::new(Kind::Bug, "the spec without partitions is missing"))?;
-        let layout = layout(&future, &evolution.fields);
+        let layout = layout(&future, &evolution.fields, !spec.sort_order.is_empty());
         Ok(Self { updates, requirements, future, fields: evolution.fields, unpartitioned, layout, notes: evolution.notes })
     }
 }
@@ -124,14 +129,33 @@ fn origins(metadata: &TableMetadata, source: &str) -> Origins {
     kept.filter(|kept| kept.source == source).map(|kept| kept.columns).unwrap_or_default()
 }
 
-fn layout(future: &TableMetadata, fields: &[NestedFieldRef]) -> String {
+/// The order that a table is to have, if it has another. Without one that is asked for, the table's own stays.
+fn sort_order(spec: &TableSpec, fields: &[NestedFieldRef], current: &SortOrder) -> Result<Option<SortOrder>> {
+    let wanted = spec.sort_order.iter().map(|key| {
+        let index = spec.schema.index_of(&key.column);
+        let field = index.ok().and_then(|index| fields.get(index)).ok_or_else(|| {
+            Error::new(Kind::Config, format!("sort_order names {:?}, which is not written", key.column)).hint("name a column that is")
+        })?;
+        Ok(SortField {
+            source_id: field.id,
+            transform: Transform::Identity,
+            direction: if key.descending { SortDirection::Descending } else { SortDirection::Ascending },
+            null_order: if key.nulls_first { NullOrder::First } else { NullOrder::Last },
+        })
+    });
+    let wanted: Vec<SortField> = wanted.collect::<Result<_>>()?;
+    if wanted.is_empty() || wanted == current.fields {
+        return Ok(None);
+    }
+    // The number is given when it is committed.
+    let order = SortOrder::builder().with_order_id(current.order_id + 1).with_fields(wanted).build_unbound();
+    order.map(Some).map_err(|e| Error::new(Kind::Bug, "cannot build a sort order").because(e))
+}
+
+fn layout(future: &TableMetadata, fields: &[NestedFieldRef], sorted: bool) -> String {
     let spec = future.default_partition_spec();
     let columns: Vec<String> = fields.iter().map(|field| format!("{}:{}:{}", field.id, field.field_type, field.required)).collect();
     let parts: Vec<String> = spec.fields().iter().map(|field| format!("{}:{}", field.source_id, field.transform)).collect();
-    format!("{}|{}|{}", future.uuid(), columns.join(","), parts.join(","))
-}
-
-/// What every commit of this writer sets.
-pub(crate) fn token_update(writer: &str, kept: String) -> TableUpdate {
-    TableUpdate::SetProperties { updates: HashMap::from([(token::property(writer), kept)]) }
+    let sorted = if sorted { format!("|sorted {}", future.default_sort_order_id()) } else { String::new() };
+    format!("{}|{}|{}{sorted}", future.uuid(), columns.join(","), parts.join(","))
 }

@@ -10,7 +10,8 @@ use std::collections::HashMap;
 const TOKEN: &str = "lakeward.token";
 /// Summary key: who wrote it.
 const WRITER: &str = "lakeward.writer";
-/// Summary key: a snapshot without data, which makes commits of an older run fail.
+/// Summary key and table property: a snapshot without data, which makes commits of an older run fail, and the run that made it. The property has
+/// the writer's name after it.
 const FENCE: &str = "lakeward.fence";
 
 /// A token as a table property.
@@ -21,11 +22,22 @@ struct Kept {
 }
 
 /// The name of the property for one writer.
-pub(crate) fn property(writer: &str) -> String {
+fn property(key: &str, writer: &str) -> String {
     match writer {
-        "" => TOKEN.to_owned(),
-        writer => format!("{TOKEN}.{writer}"),
+        "" => key.to_owned(),
+        writer => format!("{key}.{writer}"),
     }
+}
+
+/// The properties that a commit sets.
+pub(crate) fn properties(writer: &str, token: &Token, snapshot: i64) -> HashMap<String, String> {
+    let kept = serde_json::to_string(&Kept { token: token.0.clone(), snapshot }).unwrap_or_default();
+    HashMap::from([(property(TOKEN, writer), kept)])
+}
+
+/// The properties that a fence sets.
+pub(crate) fn fence_properties(writer: &str, session: &str) -> HashMap<String, String> {
+    HashMap::from([(property(FENCE, writer), session.to_owned())])
 }
 
 /// What a commit's summary says.
@@ -36,11 +48,6 @@ pub(crate) fn summary(writer: &str, token: &Token) -> HashMap<String, String> {
 /// What the summary of a fence says.
 pub(crate) fn fence(writer: &str, session: &str) -> HashMap<String, String> {
     HashMap::from([(FENCE.to_owned(), session.to_owned()), (WRITER.to_owned(), writer.to_owned())])
-}
-
-/// The property's value for a commit.
-pub(crate) fn kept(token: &Token, snapshot: i64) -> String {
-    serde_json::to_string(&Kept { token: token.0.clone(), snapshot }).unwrap_or_default()
 }
 
 /// The token of this writer that the current snapshot holds.
@@ -59,21 +66,25 @@ pub(crate) fn committed(metadata: &TableMetadata, writer: &str) -> Option<Token>
     if last.is_some_and(|oldest| oldest.parent_snapshot_id().is_none()) {
         return None;
     }
-    let kept: Kept = serde_json::from_str(metadata.properties().get(&property(writer))?).ok()?;
+    let kept: Kept = serde_json::from_str(metadata.properties().get(&property(TOKEN, writer))?).ok()?;
     // A snapshot that is still there but is no ancestor was rolled back.
     metadata.snapshot_by_id(kept.snapshot).is_none().then_some(Token(kept.token))
 }
 
-/// Whether, since snapshot `since`, another run of this writer has taken over: a fence that is not `session`'s.
-pub(crate) fn fenced(metadata: &TableMetadata, since: Option<i64>, writer: &str, session: &str) -> bool {
-    ancestors(metadata).take_while(|snapshot| Some(snapshot.snapshot_id()) != since).any(|snapshot| {
-        let summary = &snapshot.summary().additional_properties;
-        summary.get(WRITER).is_some_and(|of| of == writer) && summary.get(FENCE).is_some_and(|by| by != session)
-    })
+/// Whether, since the table was `before`, another run of this writer has taken over: a fence that is not `session`'s.
+pub(crate) fn fenced(before: &TableMetadata, now: &TableMetadata, writer: &str, session: &str) -> bool {
+    let fence = |metadata: &TableMetadata| metadata.properties().get(&property(FENCE, writer)).cloned();
+    let by = fence(now);
+    by.as_deref().is_some_and(|by| by != session) && by != fence(before)
 }
 
 /// The current snapshot and those before it, as far as they are known.
-fn ancestors(metadata: &TableMetadata) -> impl Iterator<Item = &SnapshotRef> {
+pub(crate) fn ancestors(metadata: &TableMetadata) -> impl Iterator<Item = &SnapshotRef> {
+    metadata.current_snapshot_id().into_iter().flat_map(|id| ancestors_of(metadata, id))
+}
+
+/// A snapshot and those before it, as far as they are known.
+pub(crate) fn ancestors_of(metadata: &TableMetadata, id: i64) -> impl Iterator<Item = &SnapshotRef> {
     let next = |snapshot: &&SnapshotRef| metadata.snapshot_by_id(snapshot.parent_snapshot_id()?);
-    std::iter::successors(metadata.current_snapshot(), next)
+    std::iter::successors(metadata.snapshot_by_id(id), next)
 }

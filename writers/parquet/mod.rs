@@ -16,6 +16,7 @@ pub(crate) mod stage;
 pub use config::{Compression, ParquetConfig};
 pub use stage::{ParquetPart, StagedFile};
 
+use crate::order::Order;
 use crate::storage::{Storage, default_region};
 use crate::{Commit, Destination, Error, Kind, PartName, Result, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
@@ -118,6 +119,7 @@ impl Destination for Parquet {
             sorter,
             schema: spec.schema.clone(),
             batches: spec.batches(),
+            order: Order::new(&spec.sort_order, &spec.batches(), self.options.row_group_bytes).map_err(opening)?,
             options: self.options.clone(),
             pool: self.resources.pool.clone(),
             label: label.clone(),

@@ -7,6 +7,7 @@
 use super::encode::{EncodeOptions, Encoder};
 use super::labels::Rows;
 use crate::error::{Error, Kind, Result};
+use crate::order::{Order, sorted};
 use crate::storage::{Storage, Upload};
 use crate::table::PartName;
 use arrow::array::RecordBatch;
@@ -45,6 +46,8 @@ pub(crate) struct Roller<S> {
     pub(crate) schema: SchemaRef,
     /// Schema of every batch.
     pub(crate) batches: SchemaRef,
+    /// The order of the rows of a part, and so of each of its files.
+    pub(crate) order: Order,
     /// How files are cut and compressed.
     pub(crate) options: EncodeOptions,
     /// Encoding happens here, never on the threads that wait for sockets.
@@ -77,7 +80,7 @@ where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
     E: From<Error> + Send + 'static,
 {
-    let mut batches = Box::pin(batches);
+    let mut batches = Box::pin(sorted(roller.order.clone(), batches));
     let mut part = OpenPart::new(roller, name);
     let mut current = batches.try_next().await?;
     while let Some(batch) = current {

@@ -54,6 +54,7 @@ fn stager(folder: &TempDir, regex: &str, options: EncodeOptions) -> Arc<Stager> 
         sorter,
         schema: schema(),
         batches: schema(),
+        order: crate::order::Order::default(),
         options,
         pool: Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("pool")),
         label: "shop.orders".into(),

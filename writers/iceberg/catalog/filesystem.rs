@@ -174,6 +174,11 @@ impl Filesystem {
             .and_then(|version| version.parse().ok())
             .ok_or_else(|| Error::new(Kind::Bug, "a table without a version"))?;
         let metadata = updated(base, &requirements, updates)?;
+        // Old versions are removed: where the one that we know is gone, the next one may be as well, and its name be free again.
+        if !self.exists(&base.metadata_location).await? {
+            let message = format!("{} is not there any more: others have committed many times since", base.metadata_location);
+            return Err(CommitError::Conflict(Error::new(Kind::Conflict, message).transient()));
+        }
         let location = self.publish(&metadata, version + 1).await?;
         pointer::tidy(&self.files, &base.metadata, &metadata).await;
         Ok(pointer::loaded(base, metadata, location, Some((version + 1).to_string())))

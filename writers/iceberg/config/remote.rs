@@ -134,7 +134,7 @@ impl IcebergConfig {
             warehouse: first(&[&self.iceberg_s3_path, &self.s3_path]).map(str::to_owned),
             auth,
             headers: project.into_iter().collect(),
-            namespace: first(&[&self.iceberg_db, &self.database]).unwrap_or_default().to_owned(),
+            namespace: self.namespace().unwrap_or_default().to_owned(),
             stores,
         })
     }
@@ -196,7 +196,7 @@ impl IcebergConfig {
             signer: Signer { service: "glue".to_owned(), credentials: credentials.provider(&region), region },
             catalog_id: catalog_id.map(str::to_owned),
             warehouse: first(&[&self.iceberg_s3_path, &self.s3_path]).map(|_| self.warehouse()).transpose()?,
-            namespace: first(&[&self.iceberg_db, &self.database]).unwrap_or_default().to_owned(),
+            namespace: self.namespace().unwrap_or_default().to_owned(),
             files: Files::new(stores),
             http: Http::new()?,
         })

@@ -228,6 +228,13 @@ impl Server {
         }
         let mut server = command.spawn().expect("postgres");
         wait_for(port, &mut server, Duration::from_secs(60));
+        // It listens before it takes anybody in.
+        let begun = Instant::now();
+        let ready = || Command::new(programs.join("pg_isready")).args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]).status();
+        while !ready().expect("pg_isready").success() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not get ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Some(Self { _server: Running(server), folder, port })
     }
 

@@ -127,7 +127,7 @@ impl Lake {
             return data;
         }
         for file in self.stage(rows).await.files {
-            let described = datafile::data(&file, &self.loaded.metadata).expect("describe");
+            let described = datafile::data(&file, &self.loaded.metadata, false).expect("describe");
             data.entry(described_spec(&self.loaded)).or_default().push(described);
         }
         data
