@@ -342,6 +342,14 @@ impl Storage {
         disk::blocking(move || disk::remove_empty_folders(&folder)).await
     }
 
+    /// Removes files below `folder` that processes were writing when they died. Object stores show no such files.
+    pub(crate) async fn remove_abandoned(&self, folder: &Path) -> Result<()> {
+        let Place::Disk(root) = &self.place else { return Ok(()) };
+        self.fuse.burn()?;
+        let folder = disk::below(root, folder);
+        disk::blocking(move || disk::remove_abandoned(&folder)).await
+    }
+
     /// Moves files on a local disk. A file that is in the way is an error. Durable on return.
     pub(crate) async fn rename_all(&self, moves: Vec<(Path, Path)>) -> Result<()> {
         let root = self.disk()?;

@@ -434,7 +434,7 @@ fn olake_iceberg_destination_in_glue() {
     let (database, job) = olake();
     let moto = Moto::start();
     moto.ask(
-        "client('s3').create_bucket(Bucket='lake', CreateBucketConfiguration={'LocationConstraint': 'ap-south-1'}); answer = 0",
+        "given['client']['region_name'] = 'ap-south-1'; client('s3').create_bucket(Bucket='lake', CreateBucketConfiguration={'LocationConstraint': 'ap-south-1'}); answer = 0",
         &Value::Null,
     );
     let mut destination = seed_json("olake-destination-iceberg-glue.json");

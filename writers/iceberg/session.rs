@@ -92,6 +92,7 @@ impl Session {
     pub(crate) async fn dead(&self) -> Result<Vec<String>> {
         let (storage, path) = self.files.place(&self.folder)?;
         let prefix = format!("{}@", self.writer);
+        storage.remove_abandoned(&path).await?;
         let entries = storage.list(&parse(path.as_ref())?).await?;
         let session = |path: &str| Some(path.rsplit('/').next()?.strip_prefix(&prefix)?.strip_suffix(SUFFIX)?.to_owned());
         Ok(entries.iter().filter_map(|entry| session(&entry.path)).filter(|session| *session != self.id).collect())

@@ -1,6 +1,6 @@
 //! One open table: staging, adopting, committing.
 
-use super::catalog::{Catalog, CommitError, Loaded, TableName};
+use super::catalog::{Catalog, CommitError, Loaded, TableName, pointer};
 use super::changes::{self, ChangeStager};
 use super::config::{DeleteFiles, Settings};
 use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
@@ -300,8 +300,11 @@ impl IcebergTable {
     async fn clean_up(&mut self, dead: &[String], kept: &HashSet<String>) -> Result<()> {
         let fence = Change { summary: token::fence(&self.spec.writer, &self.session.id), ..Change::default() };
         self.publish(fence, &[], None).await?;
+        let (storage, path) = self.loaded.files.place(&pointer::folder(&self.loaded.metadata))?;
+        storage.remove_abandoned(&path).await?;
         let data = self.stager.sorter.data.clone();
         let (storage, path) = self.loaded.files.place(&data)?;
+        storage.remove_abandoned(&path).await?;
         let below = format!("{path}/");
         let entries = storage.list(&parse(path.as_ref())?).await?;
         let theirs = entries.iter().filter(|entry| Session::is_of(&entry.path, dead));

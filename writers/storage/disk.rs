@@ -50,7 +50,9 @@ impl TempFile {
         let file = loop {
             make_folder(parent(target)?)?;
             match File::create_new(&temporary) {
-                Ok(file) => break file,
+                // As long as it is locked, nobody takes it for that of a dead process.
+                Ok(file) if is_mine(&file) => break file,
+                Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::NotFound && tries < 3 => tries += 1,
                 Err(e) => return Err(trouble(e, "create", target)),
             }
@@ -97,6 +99,27 @@ impl Drop for TempFile {
             let _ = fs::remove_file(&self.temporary);
         }
     }
+}
+
+/// Locks a new file; false if somebody has taken it for one that nobody writes. File systems without locks let nobody find that.
+fn is_mine(file: &File) -> bool {
+    flock(file, FlockOperation::LockShared).is_err() || file.metadata().is_ok_and(|about| about.nlink() > 0)
+}
+
+/// Removes files below `folder` that processes were writing when they died.
+pub(super) fn remove_abandoned(folder: &Path) -> Result<()> {
+    for entry in list(folder, folder)? {
+        let path = folder.join(&entry.path);
+        if !path.file_name().and_then(|name| name.to_str()).is_some_and(is_temporary) {
+            continue;
+        }
+        // One that is gone has got its name, or was removed.
+        let Ok(file) = File::open(&path) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file name is one that [`TempFile`] gives.
@@ -397,6 +420,20 @@ mod tests {
         };
         with(exchange);
         with(rename_around);
+    }
+
+    #[test]
+    fn what_a_dead_process_was_writing_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        replace(&folder.path().join("a/whole"), b"x").expect("write");
+        let dead = folder.path().join("a").join(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
+        fs::write(&dead, b"half").expect("write");
+        let mut alive = TempFile::create(&folder.path().join("a/alive")).expect("create");
+        alive.write(b"more").expect("write");
+        remove_abandoned(folder.path()).expect("remove");
+        assert!(!dead.exists() && folder.path().join("a/whole").exists());
+        alive.replace().expect("its name");
+        assert_eq!(read(&folder.path().join("a/alive")).expect("read").expect("there"), "more");
     }
 
     #[test]

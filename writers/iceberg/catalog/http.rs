@@ -241,15 +241,13 @@ fn lost(url: &Url, error: &reqwest::Error) -> Error {
     Error::new(Kind::Storage, text).transient().hint(hint)
 }
 
-/// A URL out of the configuration, without a slash at its end.
+/// A URL out of the configuration, without a slash at its end. Errors do not show it: it may hold a password.
 pub(crate) fn url(key: &str, text: &str) -> Result<Url> {
-    let wrong = |why: String| {
-        Error::new(Kind::Config, format!("`{key}` is {text:?}, which is no URL of a server: {why}")).hint("write https://host/path")
-    };
+    let wrong = |why: String| Error::new(Kind::Config, format!("`{key}` is no URL of a server: {why}")).hint("write https://host/path");
     let parsed = Url::parse(text.trim().trim_end_matches('/')).map_err(|e| wrong(e.to_string()))?;
     match parsed.scheme() {
         "http" | "https" if parsed.has_host() => Ok(parsed),
-        other => Err(wrong(format!("it begins with {other}:"))),
+        _ => Err(wrong("it does not begin with http:// or https://".to_owned())),
     }
 }
 
