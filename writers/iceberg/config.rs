@@ -322,7 +322,8 @@ impl IcebergConfig {
     }
 
     pub(super) fn gcs(&self) -> GcsOptions {
-        GcsOptions { service_account: given(&self.gcp_service_account_json), endpoint: endpoint(&self.gcs_endpoint), retries: RETRIES }
+        let service_account = given(&self.gcp_service_account_json);
+        GcsOptions { service_account, endpoint: endpoint(&self.gcs_endpoint), given: None, retries: RETRIES }
     }
 
     pub(super) fn azure(&self) -> AzureOptions {
@@ -337,6 +338,7 @@ impl IcebergConfig {
             application,
             authority: endpoint(&std::env::var("AZURE_AUTHORITY_HOST").ok()),
             endpoint: endpoint(&self.azure_endpoint),
+            given: None,
             retries: RETRIES,
         }
     }

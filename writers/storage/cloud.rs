@@ -5,8 +5,8 @@
 
 use super::{Storage, s3};
 use crate::{Error, Kind, Result, Secret};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::azure::{AzureConfigKey, AzureCredentialProvider, MicrosoftAzureBuilder};
+use object_store::gcp::{GcpCredentialProvider, GoogleCloudStorageBuilder};
 use std::sync::Arc;
 
 /// How Google Cloud Storage is reached. `Debug` shows no secret.
@@ -16,6 +16,8 @@ pub(crate) struct GcsOptions {
     pub(crate) service_account: Option<Secret>,
     /// `http(s)://host[:port]` of a store that is not Google's.
     pub(crate) endpoint: Option<String>,
+    /// Who gives tokens, before all of these.
+    pub(crate) given: Option<GcpCredentialProvider>,
     /// How often a request that failed for a passing reason is sent again.
     pub(crate) retries: usize,
 }
@@ -35,6 +37,8 @@ pub(crate) struct AzureOptions {
     pub(crate) authority: Option<String>,
     /// `http(s)://host[:port][/account]` of a store that is not Azure's.
     pub(crate) endpoint: Option<String>,
+    /// Who gives signatures, before all of these.
+    pub(crate) given: Option<AzureCredentialProvider>,
     /// How often a request that failed for a passing reason is sent again.
     pub(crate) retries: usize,
 }
@@ -48,6 +52,9 @@ impl GcsOptions {
         };
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_base_url(endpoint);
+        }
+        if let Some(given) = &self.given {
+            builder = builder.with_credentials(given.clone());
         }
         let plain = self.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let store = builder
@@ -69,7 +76,7 @@ impl AzureOptions {
     /// A whole container: `container@account.host`, or `container` of the account that is configured. Sends nothing.
     pub(crate) fn container(&self, authority: &str) -> Result<Storage> {
         let (container, host) = authority.split_once('@').unwrap_or((authority, ""));
-        let given = self.account_key.is_some() || self.sas_token.is_some() || self.application.is_some();
+        let given = self.given.is_some() || self.account_key.is_some() || self.sas_token.is_some() || self.application.is_some();
         let mut builder = if given { MicrosoftAzureBuilder::new() } else { MicrosoftAzureBuilder::from_env() };
         let named = match host.split_once('.') {
             Some((account, rest)) => {
@@ -85,6 +92,9 @@ impl AzureOptions {
         if builder.get_config_value(&AzureConfigKey::AccountName).is_none() {
             return Err(Error::new(Kind::Config, format!("nothing says in which storage account the container {container:?} is"))
                 .hint("write abfss://container@account.dfs.core.windows.net/path, or set `azure_account_name`"));
+        }
+        if let Some(given) = &self.given {
+            builder = builder.with_credentials(given.clone());
         }
         if let Some(key) = &self.account_key {
             builder = builder.with_access_key(key.expose());

@@ -125,7 +125,7 @@ impl NoCredentials {
 
     pub(super) fn explain(&self) -> Error {
         Error::new(Kind::Storage, self.to_string()).hint(
-            "set `s3_access_key` and `s3_secret_key`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (`s3_profile`), or give this machine a role",
+            "set `s3_access_key` and `s3_secret_key` (Iceberg: `aws_access_key`, `aws_secret_key`), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile (`s3_profile`, `aws_profile`), or give this machine a role",
         )
     }
 }

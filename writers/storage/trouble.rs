@@ -144,18 +144,26 @@ fn known_azure(code: &str, text: &str) -> Option<Known> {
 /// S3's error codes (API reference, "List of error codes"), then what a connection can meet.
 fn known_s3(code: &str, text: &str) -> Option<Known> {
     Some(match code {
-        "NoSuchBucket" => {
-            ("the bucket does not exist", "create the bucket, or correct `s3_bucket` (and `s3_endpoint`, `s3_region`)", false)
-        }
-        "SignatureDoesNotMatch" => {
-            ("the store refused the signature: the secret key does not belong to the access key", "correct `s3_secret_key`", false)
-        }
-        "InvalidAccessKeyId" | "NotSignedUp" => {
-            ("the store does not know the access key", "correct `s3_access_key` and `s3_secret_key`", false)
-        }
-        "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" => {
-            ("the session token is invalid or has expired", "renew the temporary credentials (`s3_session_token`)", false)
-        }
+        "NoSuchBucket" => (
+            "the bucket does not exist",
+            "create the bucket, or correct its name in `s3_bucket` (Iceberg: `iceberg_s3_path`), or the store's `s3_endpoint` and region",
+            false,
+        ),
+        "SignatureDoesNotMatch" => (
+            "the store refused the signature: the secret key does not belong to the access key",
+            "correct `s3_secret_key` (Iceberg: `aws_secret_key`)",
+            false,
+        ),
+        "InvalidAccessKeyId" | "NotSignedUp" => (
+            "the store does not know the access key",
+            "correct `s3_access_key` and `s3_secret_key` (Iceberg: `aws_access_key`, `aws_secret_key`)",
+            false,
+        ),
+        "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" => (
+            "the session token is invalid or has expired",
+            "renew the temporary credentials (`s3_session_token`; Iceberg: `aws_session_token`)",
+            false,
+        ),
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => (
             "access denied",
             "allow these credentials s3:GetObject, s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload on {root}/* and s3:ListBucket on its bucket",
@@ -163,13 +171,17 @@ fn known_s3(code: &str, text: &str) -> Option<Known> {
         ),
         "RequestTimeTooSkewed" => ("this machine's clock is wrong by more than the store allows", "set the clock, then run again", false),
         "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
-            ("the bucket is in another region", "correct `s3_region`", false)
+            ("the bucket is in another region", "correct `s3_region` (Iceberg: `aws_region`)", false)
         }
-        "InvalidBucketName" => ("the bucket's name is not valid", "correct `s3_bucket`", false),
+        "InvalidBucketName" => ("the bucket's name is not valid", "correct `s3_bucket` (Iceberg: `iceberg_s3_path`)", false),
         "QuotaExceeded" | "XMinioStorageFull" | "InsufficientCapacity" => {
             ("the store is full", "free space or raise its quota, then run again", false)
         }
-        "EntityTooLarge" => ("a file is larger than the store takes", "lower `max_file_size_mb`", false),
+        "EntityTooLarge" => (
+            "a file is larger than the store takes",
+            "lower `max_file_size_mb` (Iceberg: the table property write.target-file-size-bytes)",
+            false,
+        ),
         "SlowDown" | "Busy" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" | "RequestTimeoutException" => {
             ("the store is busy", "run again; lower `max_threads` if it persists", true)
         }
@@ -190,14 +202,14 @@ fn of(cloud: Cloud, s3: &'static str, google: &'static str, azure: &'static str)
 fn connection(cloud: Cloud, text: &str) -> Option<Known> {
     let has = |part: &str| text.contains(part);
     if cloud == Cloud::S3 && has("redirect without LOCATION") {
-        return Some(("the bucket is in another region", "correct `s3_region`", false));
+        return Some(("the bucket is in another region", "correct `s3_region` (Iceberg: `aws_region`)", false));
     }
     if has("dns error") || has("failed to lookup address") {
         return Some((
             "the host of the store cannot be found",
             of(
                 cloud,
-                "correct `s3_endpoint` or `s3_region`, or look at this machine's DNS",
+                "correct `s3_endpoint` or the region (`s3_region`; Iceberg: `aws_region`), or look at this machine's DNS",
                 "correct `gcs_endpoint`, or look at this machine's DNS",
                 "correct the account's name in `iceberg_s3_path` or `azure_endpoint`, or look at this machine's DNS",
             ),
@@ -249,7 +261,7 @@ fn unknown(cloud: Cloud, error: &StoreError, text: &str) -> (String, &'static st
         (StoreError::Unauthenticated { .. }, ..) => {
             let hint = of(
                 cloud,
-                "set `s3_access_key` and `s3_secret_key`, or give this process a role",
+                "set `s3_access_key` and `s3_secret_key` (Iceberg: `aws_access_key`, `aws_secret_key`), or give this process a role",
                 "set or correct `gcp_service_account_json`, or give this machine a service account",
                 "correct `azure_account_key`, `azure_sas_token` or `azure_client_secret`, or give this machine an identity",
             );

@@ -10,7 +10,7 @@ mod vended;
 use super::http::{Answer, Call, Http};
 use super::{CommitError, Creation, Loaded, TableName};
 use crate::iceberg::io::Files;
-use crate::storage::{PRIVATE, S3Credentials, StoreOptions};
+use crate::storage::{PRIVATE, StoreOptions};
 use crate::{Error, Kind, Result};
 use auth::Auth;
 use bytes::Bytes;
@@ -157,7 +157,7 @@ impl Rest {
         }
         let described = self.client.described().await?;
         let properties = grants.at(metadata.location());
-        let (shape, keys) = (vended::shape(&properties), Keys::of(&properties));
+        let (shape, keys) = (vended::shape(&properties), Keys::of(&properties, metadata.location()));
         let mut reached = self.reached.lock().await;
         if let Some(known) = reached.get(table)
             && known.shape == shape
@@ -176,8 +176,8 @@ impl Rest {
             let location = metadata.location().to_owned();
             Arc::new(Vended::new(self.client.clone(), table.clone(), location, &properties, keys))
         });
-        if let (Some(vended), Some(s3)) = (&vended, &mut stores.s3) {
-            s3.credentials = S3Credentials::Given(vended.clone());
+        if let Some(vended) = &vended {
+            vended.give(&mut stores).await;
         } else if properties.get("s3.remote-signing-enabled").is_some_and(|text| text == "true") {
             tracing::warn!(
                 "the catalog wants to sign each request to the store of {table}, which is not built: the configured keys are used"

@@ -1,16 +1,19 @@
 //! Stores as a REST catalog says that they are reached: addresses, and credentials that it gives for one table and for some time.
 //!
 //! What the server says of a table wins over what is configured; its defaults do not. Credentials are renewed before they end, while
-//! files are being written with them. Only S3's are known here.
+//! files are being written with them.
 
 use super::client::Client;
-use crate::Secret;
 use crate::iceberg::catalog::TableName;
 use crate::iceberg::config::RETRIES;
 use crate::storage::{S3Credentials, S3Options, StoreOptions};
+use crate::{Error, Kind, Result, Secret};
 use futures::future::BoxFuture;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
+use object_store::azure::AzureCredential;
+use object_store::gcp::GcpCredential;
+use reqwest::Url;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +29,9 @@ const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 /// Properties that are secret or change with every answer.
 const KEYS: [&str; 4] = ["s3.access-key-id", "s3.secret-access-key", "s3.session-token", "s3.session-token-expires-at-ms"];
+const GCS_KEYS: [&str; 2] = ["gcs.oauth2.token", "gcs.oauth2.token-expires-at"];
+/// Each is followed by a point and the account, or its host.
+const AZURE_KEYS: [&str; 2] = ["adls.sas-token", "adls.sas-token-expires-at-ms"];
 
 /// Credentials for what lies below a prefix.
 #[derive(Clone, Deserialize)]
@@ -56,23 +62,51 @@ impl Grants {
 
 /// The properties without keys: as long as they are the same, the same connections serve.
 pub(super) fn shape(properties: &Properties) -> Properties {
-    properties.iter().filter(|(key, _)| !KEYS.contains(&key.as_str())).map(|(key, value)| (key.clone(), value.clone())).collect()
+    let changes = |key: &str| {
+        KEYS.contains(&key) || GCS_KEYS.contains(&key) || AZURE_KEYS.iter().any(|kind| key.strip_prefix(kind).is_some_and(is_suffix))
+    };
+    properties.iter().filter(|(key, _)| !changes(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn is_suffix(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('.')
 }
 
 /// Keys, and when they end.
 #[derive(Clone)]
 pub(super) struct Keys {
-    credential: Arc<AwsCredential>,
+    credential: Credential,
     expires: Option<SystemTime>,
 }
 
+/// For each kind of store.
+#[derive(Clone)]
+enum Credential {
+    S3(Arc<AwsCredential>),
+    Gcs(Arc<GcpCredential>),
+    Azure(Arc<AzureCredential>),
+}
+
 impl Keys {
-    /// Those among the properties.
-    pub(super) fn of(properties: &Properties) -> Option<Self> {
+    /// Those among the properties that open `location`.
+    pub(super) fn of(properties: &Properties, location: &str) -> Option<Self> {
         let text = |key: &str| properties.get(key).filter(|text| !text.is_empty()).cloned();
-        let [key_id, secret_key] = [text(KEYS[0])?, text(KEYS[1])?];
-        let expires = text(KEYS[3]).and_then(|ms| ms.parse().ok()).and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-        Some(Self { credential: Arc::new(AwsCredential { key_id, secret_key, token: text(KEYS[2]) }), expires })
+        let instant = |ms: Option<String>| UNIX_EPOCH.checked_add(Duration::from_millis(ms?.parse().ok()?));
+        match location.split_once("://").map_or("", |(scheme, _)| scheme) {
+            "gs" | "gcs" => {
+                let credential = Credential::Gcs(Arc::new(GcpCredential { bearer: text(GCS_KEYS[0])? }));
+                Some(Self { credential, expires: instant(text(GCS_KEYS[1])) })
+            }
+            "abfs" | "abfss" | "wasb" | "wasbs" | "az" => {
+                let [token, expires] = AZURE_KEYS.map(|kind| of_account(properties, kind, location));
+                let credential = Credential::Azure(Arc::new(AzureCredential::SASToken(signature(&token?)?)));
+                Some(Self { credential, expires: instant(expires) })
+            }
+            _ => {
+                let credential = AwsCredential { key_id: text(KEYS[0])?, secret_key: text(KEYS[1])?, token: text(KEYS[2]) };
+                Some(Self { credential: Credential::S3(Arc::new(credential)), expires: instant(text(KEYS[3])) })
+            }
+        }
     }
 
     fn last(&self, until: SystemTime) -> bool {
@@ -107,18 +141,39 @@ impl Vended {
         *self.keys.lock().await = keys;
     }
 
-    async fn credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+    /// Has the stores ask here.
+    pub(super) async fn give(self: &Arc<Self>, options: &mut StoreOptions) {
+        let credential = self.keys.lock().await.credential.clone();
+        match credential {
+            Credential::S3(_) => {
+                let pick = |given| if let Credential::S3(credential) = given { Some(credential) } else { None };
+                if let Some(s3) = &mut options.s3 {
+                    s3.credentials = S3Credentials::Given(Arc::new(Giver { vended: self.clone(), pick }));
+                }
+            }
+            Credential::Gcs(_) => {
+                let pick = |given| if let Credential::Gcs(credential) = given { Some(credential) } else { None };
+                options.gcs.given = Some(Arc::new(Giver { vended: self.clone(), pick }));
+            }
+            Credential::Azure(_) => {
+                let pick = |given| if let Credential::Azure(credential) = given { Some(credential) } else { None };
+                options.azure.given = Some(Arc::new(Giver { vended: self.clone(), pick }));
+            }
+        }
+    }
+
+    async fn credential(&self) -> object_store::Result<Credential> {
         let mut keys = self.keys.lock().await;
         let now = SystemTime::now();
         if keys.last(now + RENEW_BEFORE) {
             return Ok(keys.credential.clone());
         }
-        match self.client.credentials(&self.table, self.refresh.as_deref()).await.map(|grants| Keys::of(&grants.at(&self.location))) {
+        match self.fresh().await {
             Ok(Some(fresh)) => {
                 *keys = fresh;
                 Ok(keys.credential.clone())
             }
-            Err(error) if !keys.last(now) => Err(object_store::Error::Generic { store: "S3", source: Box::new(error) }),
+            Err(error) if !keys.last(now) => Err(object_store::Error::Generic { store: "vended", source: Box::new(error) }),
             other => {
                 let why = other.err().map_or("the catalog gives none any more".to_owned(), |error| error.to_string());
                 tracing::warn!("the credentials for {} could not be renewed yet, using the ones that were given before: {why}", self.table);
@@ -126,26 +181,67 @@ impl Vended {
             }
         }
     }
+
+    async fn fresh(&self) -> Result<Option<Keys>> {
+        let grants = self.client.credentials(&self.table, self.refresh.as_deref()).await?;
+        Ok(Keys::of(&grants.at(&self.location), &self.location))
+    }
 }
 
-impl CredentialProvider for Vended {
-    type Credential = AwsCredential;
+/// The same for one kind of store.
+struct Giver<C> {
+    vended: Arc<Vended>,
+    pick: fn(Credential) -> Option<Arc<C>>,
+}
+
+impl<C> fmt::Debug for Giver<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.vended.fmt(f)
+    }
+}
+
+impl<C: fmt::Debug + Send + Sync + 'static> CredentialProvider for Giver<C> {
+    type Credential = C;
 
     // The trait is written with `async_trait`; this is the signature that it stands for.
-    fn get_credential<'life0, 'async_trait>(&'life0 self) -> BoxFuture<'async_trait, object_store::Result<Arc<AwsCredential>>>
+    fn get_credential<'life0, 'async_trait>(&'life0 self) -> BoxFuture<'async_trait, object_store::Result<Arc<C>>>
     where
         'life0: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(self.credential())
+        Box::pin(async move {
+            let other = || Error::new(Kind::Storage, "the catalog gives credentials for another kind of store than before");
+            let given = (self.pick)(self.vended.credential().await?);
+            given.ok_or_else(|| object_store::Error::Generic { store: "vended", source: Box::new(other()) })
+        })
     }
+}
+
+/// A property of the storage account that `location` is in: `<kind>.<account>`, `<kind>.<host>`, or `<kind>` for all.
+fn of_account(properties: &Properties, kind: &str, location: &str) -> Option<String> {
+    let host = Url::parse(location).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    let account = host.split('.').next().unwrap_or_default();
+    let text = |suffix: &str| properties.get(&format!("{kind}{suffix}")).filter(|text| !text.is_empty()).cloned();
+    let only = || {
+        let mut all = properties.iter().filter(|(key, _)| key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.')));
+        all.next().filter(|_| all.next().is_none()).map(|(_, value)| value.clone())
+    };
+    text(&format!(".{host}")).or_else(|| text(&format!(".{account}"))).or_else(|| text("")).or_else(only)
+}
+
+/// The pairs of a shared access signature.
+fn signature(token: &str) -> Option<Vec<(String, String)>> {
+    // A plus in it is a plus, and not a space as in a form.
+    let url = Url::parse(&format!("https://host/?{}", token.trim().trim_start_matches('?').replace('+', "%2B"))).ok()?;
+    let pairs: Vec<_> = url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    pairs.iter().any(|(name, _)| name == "sig").then_some(pairs)
 }
 
 /// Adds what the properties say. Unless they win, they fill gaps only. Keys are left out: see [`Keys`].
 pub(super) fn apply(options: &mut StoreOptions, properties: &Properties, wins: bool) {
     let text = |keys: &[&str]| keys.iter().find_map(|key| properties.get(*key)).map(|text| text.trim()).filter(|text| !text.is_empty());
     let (region, endpoint) = (text(&["s3.region", "client.region"]), text(&["s3.endpoint"]));
-    let (style, keys) = (text(&["s3.path-style-access"]), Keys::of(properties));
+    let (style, keys) = (text(&["s3.path-style-access"]), s3_keys(properties));
     if region.is_none() && endpoint.is_none() && style.is_none() && keys.is_none() {
         return;
     }
@@ -169,15 +265,16 @@ pub(super) fn apply(options: &mut StoreOptions, properties: &Properties, wins: b
     if let Some(style) = style.filter(|_| wins || !configured) {
         s3.path_style = style.eq_ignore_ascii_case("true");
     }
-    if let Some(keys) = keys
+    if let Some([access, secret, session]) = keys
         && (wins || matches!(s3.credentials, S3Credentials::Chain { .. }))
     {
-        s3.credentials = S3Credentials::Keys {
-            access: Secret::new(&keys.credential.key_id),
-            secret: Secret::new(&keys.credential.secret_key),
-            session: Secret::new(keys.credential.token.as_deref().unwrap_or_default()),
-        };
+        s3.credentials = S3Credentials::Keys { access, secret, session };
     }
+}
+
+fn s3_keys(properties: &Properties) -> Option<[Secret; 3]> {
+    let text = |key: &str| properties.get(key).filter(|text| !text.is_empty()).map(Secret::new);
+    Some([text(KEYS[0])?, text(KEYS[1])?, text(KEYS[2]).unwrap_or_default()])
 }
 
 #[cfg(test)]
@@ -212,5 +309,28 @@ mod tests {
             (Some("http://b"), true, "x"),
             "the server did not speak of the style"
         );
+    }
+
+    #[test]
+    fn each_kind_of_store_has_its_keys() {
+        let all = properties(&[
+            ("s3.access-key-id", "a"),
+            ("s3.secret-access-key", "b"),
+            ("gcs.oauth2.token", "bearer"),
+            ("gcs.oauth2.token-expires-at", "1000"),
+            ("adls.sas-token.lake.dfs.core.windows.net", "?sv=2024&sig=a%2Fb+c%3D"),
+            ("adls.sas-token-expires-at-ms.lake.dfs.core.windows.net", "2000"),
+            ("adls.sas-token.other", "sv=1&sig=other"),
+        ]);
+        let at = |location: &str| Keys::of(&all, location).map(|keys| (keys.credential, keys.expires));
+        let ms = |ms| Some(UNIX_EPOCH + Duration::from_millis(ms));
+        assert!(matches!(at("s3://b/t"), Some((Credential::S3(keys), None)) if keys.key_id == "a" && keys.token.is_none()));
+        assert!(matches!(at("gs://b/t"), Some((Credential::Gcs(token), until)) if token.bearer == "bearer" && until == ms(1000)));
+        let Some((Credential::Azure(given), until)) = at("abfss://c@lake.dfs.core.windows.net/t") else { panic!("a signature") };
+        let AzureCredential::SASToken(pairs) = given.as_ref() else { panic!("a signature") };
+        assert_eq!((pairs[1].1.as_str(), until), ("a/b+c=", ms(2000)));
+        assert!(matches!(at("abfss://c@other.dfs.core.windows.net/t"), Some((Credential::Azure(_), None))));
+        assert!(at("abfss://c@third.dfs.core.windows.net/t").is_none(), "of two, neither is this account's");
+        assert_eq!(shape(&all), Properties::new());
     }
 }
