@@ -352,3 +352,72 @@ fn rows_are_sorted_as_the_stream_says() {
     job.edit("streams.json", |file| file["selected_streams"]["public"][0]["sort_order"] = json!("town"));
     job.resume().failed(exit::CONFIG, &["sort_order", "\"town\"", "id, City, updated, filler"]);
 }
+
+/// Each file's partition, computed anew from its rows by PyIceberg; the places where it differs.
+fn partitions_that_differ(folder: &Path) -> Value {
+    let script = "
+import datetime, json, sys, uuid
+import pyarrow.parquet as pq
+from pyiceberg.table import StaticTable
+from pyiceberg.types import UUIDType
+from pyiceberg.utils.datetime import date_to_days, datetime_to_micros, datetimetz_to_micros
+folder = json.load(sys.stdin)
+hint = open(folder + '/metadata/version-hint.text').read().strip()
+table = StaticTable.from_metadata(f'file://{folder}/metadata/v{hint}.metadata.json')
+spec, schema = table.spec(), table.schema()
+def internal(value, kind):
+    if isinstance(value, datetime.datetime):
+        return datetime_to_micros(value) if value.tzinfo is None else datetimetz_to_micros(value)
+    if isinstance(value, datetime.date):
+        return date_to_days(value)
+    return uuid.UUID(bytes=value) if isinstance(kind, UUIDType) and value is not None else value
+wrong, rows = [], 0
+for file in [task.file for task in table.scan().plan_files()]:
+    for row in pq.read_table(file.file_path.removeprefix('file://'), partitioning=None).to_pylist():
+        rows += 1
+        for at, field in enumerate(spec.fields):
+            source = schema.find_field(field.source_id)
+            expected = field.transform.transform(source.field_type)(internal(row[source.name], source.field_type))
+            found = internal(file.partition[at], None)
+            if expected != found:
+                wrong.append([field.name, str(row[source.name]), str(expected), str(found)])
+print(json.dumps({'transforms': [f'{f.name} {f.transform}' for f in spec.fields], 'rows': rows, 'wrong': wrong[:5]}))";
+    python(script, &json!(folder))
+}
+
+#[test]
+fn every_transform_is_what_another_library_computes() {
+    let database = Server::shared().database("icetransforms");
+    database.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, small int2, big int8, txt text, num numeric(10,2), d date, at timestamptz, ts timestamp, u uuid, b bytea, flag bool);
+        INSERT INTO t SELECT i, (i - 20) * 100, (i - 30) * 1000000007, nullif(repeat(chr(233 + i % 3), i % 4) || 'x', 'x'), (i - 25) * 7.13, '1969-12-20'::date + i * 200 - 4000,
+            '1969-12-31 23:00Z'::timestamptz + (i - 30) * interval '57 minutes', '1970-01-01'::timestamp + (i - 30) * interval '13 days 7 hours', md5(i::text)::uuid,
+            decode(md5(i::text), 'hex'), i % 2 = 0 FROM generate_series(1, 60) i;
+        INSERT INTO t (id) VALUES (0)",
+    );
+    for (number, (regex, transforms)) in [
+        ("/{small, truncate[7]}/{txt, truncate[2]}/{at, hour}/{flag, void}", &["truncate[7]", "truncate[2]", "hour", "void"][..]),
+        ("/{big, bucket[5]}/{txt, bucket[3]}/{d, year}/{ts, day}/{flag, identity}", &["bucket[5]", "bucket[3]", "year", "day", "identity"]),
+        ("/{num, truncate[50]}/{u, bucket[4]}/{at, month}/{d, bucket[2]}", &["truncate[50]", "bucket[4]", "month", "bucket[2]"]),
+        (
+            "/{num, bucket[3]}/{b, bucket[2]}/{ts, year}/{d, month}/{at, bucket[2]}",
+            &["bucket[3]", "bucket[2]", "year", "month", "bucket[2]"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let job = Job::new(&database);
+        job.discover();
+        job.edit("streams.json", |file| file["selected_streams"]["public"][0]["partition_regex"] = json!(regex));
+        to_iceberg(&job, &json!({"format_version": 2 + number % 2}));
+        job.sync().succeeded();
+        let found = partitions_that_differ(&job.table_folder(&job.lake(), "public.t"));
+        assert_eq!((&found["rows"], &found["wrong"]), (&json!(61), &json!([])), "{regex}: {found}");
+        let found: Vec<&str> = found["transforms"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        for (found, expected) in found.iter().zip(transforms) {
+            assert!(found.ends_with(&format!(" {expected}")), "{found}, not {expected}");
+        }
+        assert_same_iceberg(&job, &database, "public.t");
+    }
+}
