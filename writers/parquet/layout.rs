@@ -73,7 +73,11 @@ impl Layout {
         // When the contexts would take half of the bound, pages are compressed only as the row group
         // closes, one context per thread at a time. Row groups are then bounded by uncompressed bytes.
         let late = context_bytes.saturating_mul(leaves).saturating_mul(files) > options.row_group_bytes / 2;
-        let dictionary_bytes = (share / 4).min(DICTIONARY_BYTES_MAX);
+        // Where numbers cannot be deltas, the alternative to a dictionary is the dearest to compress.
+        let dictionary_bytes = match options.deltas {
+            true => (share / 4).min(DICTIONARY_BYTES_MAX),
+            false => (share / 2).min(2 * DICTIONARY_BYTES_MAX),
+        };
         let large = first.is_some_and(|batch| batch.get_array_memory_size() / batch.num_rows().max(1) >= LARGE_ROW_BYTES);
         let mut layout = Self {
             page_rows: if late { usize::MAX } else { PAGE_ROWS },

@@ -12,26 +12,61 @@ const PLACES_MIN: usize = 256;
 /// is any good needs a few.
 const PROBES_MAX: usize = 64;
 
+/// Whole numbers that lie so close together have a place each, and need no hash.
+const WINDOW_MAX: usize = 1 << 19;
+
 /// Distinct numbers.
 pub(super) struct Numbers<N> {
     pub(super) values: Vec<N>,
     /// Index of a value plus one; 0 where there is none.
     places: Vec<u32>,
+    /// The same for values from `base` on, one after the other.
+    window: Vec<u32>,
+    base: u64,
 }
 
 impl<N: Number> Numbers<N> {
     pub(super) fn new() -> Self {
-        Self { values: Vec::new(), places: vec![0; PLACES_MIN] }
+        Self { values: Vec::new(), places: vec![0; PLACES_MIN], window: Vec::new(), base: 0 }
     }
 
     /// Memory held.
     pub(super) fn held(&self) -> usize {
-        self.values.capacity() * size_of::<N>() + self.places.capacity() * size_of::<u32>()
+        self.values.capacity() * size_of::<N>() + (self.places.capacity() + self.window.capacity()) * size_of::<u32>()
     }
 
-    /// The index of a value, which is added if it is new; `None` when the table has become too slow.
+    /// The first values lie between these. The window may have as many places as a dictionary of `bytes` bytes has values.
+    pub(super) fn expect(&mut self, low: N, high: N, bytes: usize) {
+        let (low, span) = (low.hash_bits(), high.hash_bits().wrapping_sub(low.hash_bits()));
+        // More of them will lie around these.
+        if N::IS_WHOLE && self.values.is_empty() && span < (bytes / size_of::<N>()).min(WINDOW_MAX) as u64 {
+            let margin = span / 2 + 64;
+            self.base = low.wrapping_sub(margin);
+            self.window = vec![0; (span + 2 * margin) as usize];
+        }
+    }
+
+    /// Appends the indices of values, of which new ones are added; `false` when the table has become too slow.
+    pub(super) fn index_all(&mut self, values: &[N], indices: &mut Vec<u32>) -> bool {
+        indices.reserve(values.len());
+        for value in values {
+            match self.index(*value) {
+                Some(index) => indices.push(index),
+                None => return false,
+            }
+        }
+        true
+    }
+
     #[inline]
-    pub(super) fn index(&mut self, value: N) -> Option<u32> {
+    fn index(&mut self, value: N) -> Option<u32> {
+        if let Some(place) = self.window.get_mut(value.hash_bits().wrapping_sub(self.base) as usize) {
+            if *place == 0 {
+                self.values.push(value);
+                *place = u32::try_from(self.values.len()).ok()?;
+            }
+            return Some(*place - 1);
+        }
         let mask = self.places.len() - 1;
         let hash = spread(value.hash_bits());
         for probe in 0..PROBES_MAX {
@@ -180,6 +215,23 @@ fn hash_of(value: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_within_a_window_and_outside_of_it_have_one_numbering() {
+        let values: Vec<i32> = (0..20_000).map(|i| i * 7919 % 1009 - 500).chain([i32::MIN, i32::MAX, 70_000, -70_000]).collect();
+        let mut numbers = Numbers::new();
+        numbers.expect(-20, 300, 1 << 20);
+        assert!(!numbers.window.is_empty() && numbers.window.len() < 2000);
+        let mut indices = Vec::new();
+        assert!(numbers.index_all(&values, &mut indices));
+        assert_eq!(indices.iter().map(|index| numbers.values[*index as usize]).collect::<Vec<_>>(), values);
+        assert_eq!(numbers.values.len(), 1009 + 4);
+        let mut far = Numbers::new();
+        far.expect(0_i64, i64::MAX, 1 << 20);
+        assert!(far.window.is_empty(), "no window is that wide");
+        far.expect(0, 1000, 4000);
+        assert!(far.window.is_empty(), "there is no room for so many values");
+    }
 
     #[test]
     fn equal_texts_have_one_number_and_others_another() {

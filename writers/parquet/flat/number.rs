@@ -6,10 +6,10 @@ use parquet::file::statistics::{Statistics, ValueStatistics};
 
 /// A value of fixed width.
 pub(super) trait Number: Copy + PartialOrd + Send + 'static {
-    /// Whether numbers of this type may be stored as deltas.
-    const HAS_DELTAS: bool = false;
+    /// Whether it is a whole number of up to 64 bits: such may be stored as deltas.
+    const IS_WHOLE: bool = false;
 
-    /// Bits that decide in which place of a dictionary the value goes.
+    /// Bits that decide in which place of a dictionary the value goes; of a whole number, the number itself.
     fn hash_bits(self) -> u64;
 
     /// Whether both are one value, bit for bit.
@@ -59,7 +59,7 @@ macro_rules! statistics {
 macro_rules! whole {
     ($t:ty, $deltas:path) => {
         impl Number for $t {
-            const HAS_DELTAS: bool = true;
+            const IS_WHOLE: bool = true;
 
             #[inline]
             fn hash_bits(self) -> u64 {

@@ -34,7 +34,7 @@ pub(super) struct Numbers<N> {
 impl<N: Number> Numbers<N> {
     pub(super) fn new(chunk: Chunk, scheme: Scheme, limits: Limits, width: usize) -> Self {
         let dictionary = (scheme == Scheme::Dictionary).then(Dictionary::new);
-        let deltas = N::HAS_DELTAS && scheme == Scheme::Deltas;
+        let deltas = N::IS_WHOLE && scheme == Scheme::Deltas;
         let (indices, values) = (Vec::new(), Vec::new());
         Self { chunk, limits, width, deltas, dictionary, indices, values, page_bounds: None, bounds: None, last: None }
     }
@@ -61,7 +61,10 @@ impl<N: Number> Numbers<N> {
                 Some(valid) => self.values.extend(valid.valid_indices().map(|index| convert(step[index]))),
             }
             let bounds = N::bounds(&self.values[start..]);
-            if self.dictionary.is_some() {
+            if let Some(dictionary) = &mut self.dictionary {
+                if let Some((low, high)) = bounds.filter(|_| dictionary.values.is_empty()) {
+                    dictionary.expect(low, high, self.limits.dictionary_bytes);
+                }
                 self.look_up()?;
             }
             self.page_bounds = both(self.page_bounds, bounds);
@@ -79,8 +82,7 @@ impl<N: Number> Numbers<N> {
     fn look_up(&mut self) -> Result<()> {
         let Some(dictionary) = &mut self.dictionary else { return Ok(()) };
         let before = self.indices.len();
-        self.indices.extend(self.values.iter().map_while(|value| dictionary.index(*value)));
-        let all = self.indices.len() - before == self.values.len();
+        let all = dictionary.index_all(&self.values, &mut self.indices);
         if all && dictionary.values.len() * self.width <= self.limits.dictionary_bytes {
             self.values.clear();
             return Ok(());
@@ -100,7 +102,7 @@ impl<N: Number> Numbers<N> {
         if let Some(dictionary) = self.dictionary.take().filter(|_| self.chunk.waits()) {
             let width = self.width;
             self.chunk.write_dictionary(dictionary.values.len(), |out| N::plain(&dictionary.values, width, out))?;
-            self.deltas = N::HAS_DELTAS && self.limits.deltas;
+            self.deltas = N::IS_WHOLE && self.limits.deltas;
         }
         self.indices = Vec::new();
         Ok(())

@@ -98,7 +98,8 @@ impl Keys {
                 Some(Self { credential, expires: instant(text(GCS_KEYS[1])) })
             }
             "abfs" | "abfss" | "wasb" | "wasbs" | "az" => {
-                let [token, expires] = AZURE_KEYS.map(|kind| of_account(properties, kind, location));
+                let suffix = account(properties, location)?;
+                let [token, expires] = AZURE_KEYS.map(|kind| text(&format!("{kind}{suffix}")));
                 let credential = Credential::Azure(Arc::new(AzureCredential::SASToken(signature(&token?)?)));
                 Some(Self { credential, expires: instant(expires) })
             }
@@ -217,16 +218,14 @@ impl<C: fmt::Debug + Send + Sync + 'static> CredentialProvider for Giver<C> {
     }
 }
 
-/// A property of the storage account that `location` is in: `<kind>.<account>`, `<kind>.<host>`, or `<kind>` for all.
-fn of_account(properties: &Properties, kind: &str, location: &str) -> Option<String> {
+/// What the names of properties of the storage account that `location` is in end with: its host, its name, nothing, or the only one that there is.
+fn account(properties: &Properties, location: &str) -> Option<String> {
     let host = Url::parse(location).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-    let account = host.split('.').next().unwrap_or_default();
-    let text = |suffix: &str| properties.get(&format!("{kind}{suffix}")).filter(|text| !text.is_empty()).cloned();
-    let only = || {
-        let mut all = properties.iter().filter(|(key, _)| key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('.')));
-        all.next().filter(|_| all.next().is_none()).map(|(_, value)| value.clone())
-    };
-    text(&format!(".{host}")).or_else(|| text(&format!(".{account}"))).or_else(|| text("")).or_else(only)
+    let name = host.split('.').next().unwrap_or_default();
+    let mut suffixes = properties.keys().filter_map(|key| key.strip_prefix(AZURE_KEYS[0])).filter(|rest| is_suffix(rest));
+    let known = [format!(".{host}"), format!(".{name}"), String::new()];
+    let known = known.into_iter().find(|suffix| properties.contains_key(&format!("{}{suffix}", AZURE_KEYS[0])));
+    known.or_else(|| suffixes.next().filter(|_| suffixes.next().is_none()).map(str::to_owned))
 }
 
 /// The pairs of a shared access signature.
