@@ -17,7 +17,6 @@ mod reading;
 mod run;
 mod vector;
 
-#[allow(unused_imports, reason = "the commit that uses them follows")]
 pub(crate) use {index::KeyIndex, position::position_deletes, vector::deletion_vectors};
 
 use iceberg::spec::{NestedFieldRef, Struct};
