@@ -13,7 +13,7 @@ use arrow::datatypes::{
 };
 use arrow::row::{RowConverter, SortField};
 use iceberg::spec::{
-    Literal, PartitionSpec, Schema, StructType, Transform as IcebergTransform, UnboundPartitionField, UnboundPartitionSpec,
+    Literal, PartitionSpec, Schema, StructType, TableMetadata, Transform as IcebergTransform, UnboundPartitionField, UnboundPartitionSpec,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -105,21 +105,58 @@ fn both_of_time(a: Transform, b: Transform) -> bool {
     fineness(a) > 0 && fineness(b) > 0
 }
 
-/// The spec with these fields. A field whose name is that of a column which it is not gets another.
+/// The spec with these fields. A field whose name is that of a column which it is not, or of another field, gets another.
 pub(crate) fn unbound(fields: &[WantedField], schema: &Schema) -> Result<UnboundPartitionSpec> {
     let mut builder = UnboundPartitionSpec::builder();
+    let mut names: Vec<String> = Vec::new();
     for field in fields {
         let source =
             schema.field_id_by_name(&field.column).ok_or_else(|| Error::new(Kind::Bug, format!("no field for {}", field.column)))?;
-        let mut name = field.transform.field_name(&field.column);
-        while field.transform != Transform::Identity && schema.field_id_by_name(&name).is_some() {
+        let mut name = avro_name(&field.transform.field_name(&field.column));
+        let is_its_own = |name: &str| field.transform == Transform::Identity && name == field.column;
+        while names.contains(&name) || schema.field_id_by_name(&name).is_some() && !is_its_own(&name) {
             name.push('_');
         }
+        names.push(name.clone());
         let built = UnboundPartitionField::builder().source_id(source).name(name).transform(outward(field.transform)).build();
         let invalid = |e: iceberg::Error| Error::new(Kind::Config, format!("the partition fields do not go together: {}", e.message()));
         builder = builder.add_partition_fields([built]).map_err(invalid)?;
     }
     Ok(builder.build())
+}
+
+/// A name that Avro takes, in which manifests are written: letters, digits and `_`, the first of them no digit ("Names" in Avro's
+/// specification). Others are replaced as Iceberg's own library does it.
+fn avro_name(name: &str) -> String {
+    let mut result = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            'A'..='Z' | 'a'..='z' | '_' => result.push(c),
+            '0'..='9' if !result.is_empty() => result.push(c),
+            '0'..='9' => result.extend(['_', c]),
+            // By units of UTF-16, as there.
+            other => {
+                let mut units = [0; 2];
+                other.encode_utf16(&mut units).iter().for_each(|unit| result.push_str(&format!("_x{unit:X}")));
+            }
+        }
+    }
+    result
+}
+
+/// Refuses a table that somebody has partitioned by fields with names that manifests cannot be written with here.
+pub(crate) fn check_names(metadata: &TableMetadata) -> Result<()> {
+    let names = metadata.partition_specs_iter().flat_map(|spec| spec.fields()).map(|field| field.name.as_str());
+    match names.into_iter().find(|name| avro_name(name) != *name) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            Kind::Schema,
+            format!(
+                "the table has the partition field {name:?}; accepted are names of letters, digits and _, of which the first is no digit"
+            ),
+        )
+        .hint("rename the partition field with the engine that owns the table, or write into another table")),
+    }
 }
 
 /// Whether the spec has just these fields.
@@ -316,6 +353,19 @@ mod tests {
         let at = Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, None), true);
         let schema = ArrowSchema::new(vec![Field::new("id", DataType::Int64, false), Field::new("city", DataType::Utf8, true), at]);
         TableSpec { schema: Arc::new(schema), partition_regex: regex.into(), ..TableSpec::default() }
+    }
+
+    #[test]
+    fn names_of_partition_fields_are_those_that_avro_takes() {
+        let names = ["a_1", "na me", "1st", "größe", "😀", ""].map(avro_name);
+        assert_eq!(names, ["a_1", "na_x20me", "_1st", "gr_xF6_xDFe", "_xD83D_xDE00", ""]);
+        let column = |id: i32, name: &str| NestedField::optional(id, name, Type::Primitive(PrimitiveType::String)).into();
+        let schema = Schema::builder().with_fields([column(1, "a b"), column(2, "a_x20b"), column(3, "c")]).build().expect("schema");
+        let field = |column: &str, transform| WantedField { column: column.to_owned(), transform };
+        let wanted = [field("a b", Transform::Identity), field("a_x20b", Transform::Identity), field("c", Transform::Identity)];
+        let spec = unbound(&wanted, &schema).expect("spec");
+        let names: Vec<&str> = spec.fields().iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["a_x20b_", "a_x20b", "c"]);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Target {
     /// Compares the table with what is wanted.
     pub(crate) fn of(base: &Loaded, spec: &TableSpec, identifiers: bool) -> Result<Self> {
         let metadata = &base.metadata;
+        partition::check_names(metadata)?;
         let columns = columns(spec)?;
         let wanted = Wanted { columns: &columns, key: &spec.key, notes: &spec.notes, identifiers };
         let known = origins(metadata, &spec.source);
