@@ -95,7 +95,11 @@ impl Target {
         let unpartitioned = future.partition_specs_iter().find(|spec| spec.is_unpartitioned()).map(|spec| spec.spec_id());
         let unpartitioned = unpartitioned.ok_or_else(|| Error::new(Kind::Bug, "the spec without partitions is missing"))?;
         let layout = layout(&future, &evolution.fields, !spec.sort_order.is_empty());
-        Ok(Self { updates, requirements, future, fields: evolution.fields, unpartitioned, layout, notes: evolution.notes })
+        let mut notes = evolution.notes;
+        if kept(metadata).is_some_and(|kept| kept.source != spec.source) {
+            notes.push("it was written from another table before; a first load or a full refresh takes the place of those rows".to_owned());
+        }
+        Ok(Self { updates, requirements, future, fields: evolution.fields, unpartitioned, layout, notes })
     }
 }
 
@@ -126,8 +130,11 @@ struct Kept {
 
 /// Of another table of the source, numbers mean nothing: its columns are found by name.
 fn origins(metadata: &TableMetadata, source: &str) -> Origins {
-    let kept = metadata.properties().get(ORIGINS).and_then(|text| serde_json::from_str::<Kept>(text).ok());
-    kept.filter(|kept| kept.source == source).map(|kept| kept.columns).unwrap_or_default()
+    kept(metadata).filter(|kept| kept.source == source).map(|kept| kept.columns).unwrap_or_default()
+}
+
+fn kept(metadata: &TableMetadata) -> Option<Kept> {
+    serde_json::from_str(metadata.properties().get(ORIGINS)?).ok()
 }
 
 /// The order that a table is to have, if it has another. Without one that is asked for, the table's own stays.
