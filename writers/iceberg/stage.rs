@@ -64,6 +64,11 @@ impl Part for IcebergPart {
 }
 
 impl IcebergPart {
+    /// A part without rows.
+    pub(crate) fn empty(name: PartName, layout: String) -> Self {
+        Self { name, layout, files: Vec::new(), keys: Vec::new() }
+    }
+
     /// All files of the part.
     pub(crate) fn all(&self) -> impl Iterator<Item = &StagedFile> {
         self.files.iter().chain(&self.keys)

@@ -17,7 +17,7 @@ use crate::parquet::encode::EncodeOptions;
 use crate::storage::parse;
 use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
-use futures::Stream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, SnapshotReference, SnapshotRetention, TableMetadata, Type};
 use iceberg::{TableRequirement, TableUpdate};
 use std::collections::HashSet;
@@ -356,6 +356,7 @@ impl Table for IcebergTable {
             key?;
             let changes = changes.ok_or_else(|| Error::new(Kind::Bug, "changes of a table without a key"))?;
             check_name(&name)?;
+            let Some(batches) = with_rows(batches).await? else { return Ok(IcebergPart::empty(name, layout)) };
             session.begin().await;
             let (files, keys) = changes::stage(changes, name.clone(), batches).await?;
             Ok(IcebergPart { name, layout, files, keys })
@@ -370,6 +371,7 @@ impl Table for IcebergTable {
         let (stager, session, layout) = (self.stager.clone(), self.session.clone(), self.target.layout.clone());
         async move {
             check_name(&name)?;
+            let Some(batches) = with_rows(batches).await? else { return Ok(IcebergPart::empty(name, layout)) };
             session.begin().await;
             let files = stage::stage(stager, name.clone(), batches).await?;
             Ok(IcebergPart { name, layout, files, keys: Vec::new() })
@@ -395,7 +397,7 @@ impl Table for IcebergTable {
         if !dead.is_empty() {
             Box::pin(self.clean_up(&dead, &kept)).await.map_err(|e| e.doing(format!("remove what a run has left of {}", self.name)))?;
         }
-        self.session.adopt(outcome.iter().flatten().count(), &dead).await;
+        self.session.adopt(begun(outcome.iter().flatten()), &dead).await;
         Ok(outcome)
     }
 
@@ -404,7 +406,7 @@ impl Table for IcebergTable {
         let committing = |e: Error| e.doing(format!("commit {label}"));
         if self.committed.as_ref() == Some(&token) {
             self.discard(&parts).await.map_err(committing)?;
-            self.session.end(parts.len()).await;
+            self.session.end(begun(&parts)).await;
             return Ok(());
         }
         if let Some(part) = parts.iter().find(|part| part.layout != self.target.layout) {
@@ -422,9 +424,29 @@ impl Table for IcebergTable {
         if let Err(error) = self.loaded.files.delete(&keys).await {
             tracing::warn!("{error}; the files of keys stay behind");
         }
-        self.session.end(parts.len()).await;
+        self.session.end(begun(&parts)).await;
         Ok(())
     }
+}
+
+/// The batches, if there is a row in them. Without one nothing is staged, and nobody has to know of it.
+async fn with_rows<S, E>(batches: S) -> Result<Option<impl Stream<Item = Result<RecordBatch, E>> + Send + 'static>, E>
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let mut batches = Box::pin(batches);
+    while let Some(batch) = batches.try_next().await? {
+        if batch.num_rows() > 0 {
+            return Ok(Some(futures::stream::iter([Ok(batch)]).chain(batches)));
+        }
+    }
+    Ok(None)
+}
+
+/// How many of the parts were begun: those that have a file.
+fn begun<'p>(parts: impl IntoIterator<Item = &'p IcebergPart>) -> usize {
+    parts.into_iter().filter(|part| part.all().next().is_some()).count()
 }
 
 /// The name becomes that of files: it must not lead anywhere else.
