@@ -5,18 +5,15 @@
 //! the rows go.
 
 use crate::error::{Error, Kind, Result};
+use crate::spill::Spill;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::ipc::reader::FileReader;
-use arrow::ipc::writer::FileWriter;
 use arrow::row::{RowConverter, Rows, SortField};
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::{BufReader, BufWriter};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Name of a batch's last column that says (boolean) whether the row is taken away. Without it no row is.
@@ -42,7 +39,7 @@ pub(crate) struct Coalescer {
     schema: SchemaRef,
     key: Vec<usize>,
     bound: usize,
-    folder: tempfile::TempDir,
+    spill: PathBuf,
     converter: RowConverter,
     held: Vec<RecordBatch>,
     held_bytes: usize,
@@ -53,7 +50,7 @@ pub(crate) struct Coalescer {
 struct Division {
     gathered: Vec<RecordBatch>,
     gathered_bytes: usize,
-    file: Option<FileWriter<BufWriter<File>>>,
+    file: Option<Spill>,
 }
 
 impl Coalescer {
@@ -61,12 +58,11 @@ impl Coalescer {
     pub(crate) fn new(schema: SchemaRef, key: Vec<usize>, bound: usize, spill: &Path) -> Result<Self> {
         let sort = key.iter().map(|index| SortField::new(schema.field(*index).data_type().clone())).collect();
         let converter = RowConverter::new(sort).map_err(broken)?;
-        let folder = tempfile::Builder::new().prefix("lakeward-changes-").tempdir_in(spill).map_err(|e| full(e, spill))?;
         Ok(Self {
             schema,
             key,
             bound,
-            folder,
+            spill: spill.to_owned(),
             converter,
             held: Vec::new(),
             held_bytes: 0,
@@ -114,7 +110,7 @@ impl Coalescer {
             division.gathered_bytes += part.get_array_memory_size();
             division.gathered.push(part);
             if division.gathered_bytes >= GATHERED_BYTES {
-                division.write(&self.schema, &self.folder.path().join(number.to_string()))?;
+                division.write(&self.schema, &self.spill)?;
             }
         }
         Ok(())
@@ -126,22 +122,16 @@ impl Coalescer {
         for batch in std::mem::take(&mut self.held).iter().rev() {
             self.give(batch, &mut seen, &mut give)?;
         }
-        for number in 0..self.divisions.len() {
-            let path = self.folder.path().join(number.to_string());
-            self.divisions[number].write(&self.schema, &path)?;
-            let Some(mut file) = self.divisions[number].file.take() else { continue };
-            file.finish().map_err(|e| spilt(e, &path))?;
-            drop(file);
+        for mut division in std::mem::take(&mut self.divisions) {
+            division.write(&self.schema, &self.spill)?;
+            let Some(file) = division.file.take() else { continue };
             let mut seen = HashSet::new();
-            let mut reader =
-                FileReader::try_new(BufReader::new(File::open(&path).map_err(|e| full(e, &path))?), None).map_err(|e| spilt(e, &path))?;
-            for index in (0..reader.num_batches()).rev() {
-                reader.set_index(index).map_err(|e| spilt(e, &path))?;
-                let Some(batch) = reader.next() else { return Err(Error::new(Kind::Bug, "a batch that was written is missing")) };
-                self.give(&batch.map_err(|e| spilt(e, &path))?, &mut seen, &mut give)?;
+            let mut file = file.read()?;
+            for index in (0..file.len()).rev() {
+                file.seek(index)?;
+                let Some(batch) = file.next()? else { return Err(Error::new(Kind::Bug, "a batch that was written is missing")) };
+                self.give(&batch, &mut seen, &mut give)?;
             }
-            // The disk has room for the next one.
-            let _ = std::fs::remove_file(&path);
         }
         Ok(())
     }
@@ -180,18 +170,16 @@ impl Coalescer {
 }
 
 impl Division {
-    fn write(&mut self, schema: &SchemaRef, path: &Path) -> Result<()> {
+    fn write(&mut self, schema: &SchemaRef, spill: &Path) -> Result<()> {
         if self.gathered.is_empty() {
             return Ok(());
         }
         let batch = concat_batches(schema, &std::mem::take(&mut self.gathered)).map_err(broken)?;
         self.gathered_bytes = 0;
-        if self.file.is_none() {
-            let file = File::create(path).map_err(|e| full(e, path))?;
-            self.file = Some(FileWriter::try_new(BufWriter::new(file), schema).map_err(|e| spilt(e, path))?);
+        match &mut self.file {
+            Some(file) => file.write(&batch),
+            None => self.file.insert(Spill::new(spill, schema)?).write(&batch),
         }
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write(&batch).map_err(|e| spilt(e, path))
     }
 }
 
@@ -208,17 +196,6 @@ pub fn change_schema(schema: &SchemaRef) -> SchemaRef {
 
 fn broken(e: arrow::error::ArrowError) -> Error {
     Error::new(Kind::Bug, "cannot compare keys").because(e)
-}
-
-fn spilt(e: arrow::error::ArrowError, path: &Path) -> Error {
-    let path = path.display();
-    Error::new(Kind::Storage, format!("cannot keep changes in {path}"))
-        .because(e)
-        .hint("make room there, or name another folder with the environment variable TMPDIR")
-}
-
-fn full(e: std::io::Error, path: &Path) -> Error {
-    spilt(e.into(), path)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod order;
 pub mod parquet;
 mod partition;
 mod secret;
+mod spill;
 mod storage;
 mod table;
 mod transform;

@@ -4,17 +4,14 @@
 //! that are equal stay in the order that they came in. Does not know where the rows go.
 
 use crate::error::{Error, Kind, Result};
+use crate::spill::{Spill, Spilt};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{SortOptions, concat_batches, interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use arrow::ipc::reader::FileReader;
-use arrow::ipc::writer::FileWriter;
 use arrow::row::{RowConverter, Rows, SortField};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::fs::File;
-use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc::channel;
 
@@ -151,8 +148,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Error::new(Kind::Bug, "rows could not be sorted").because(e)))
 }
 
-/// Rows of a batch that is made, and of one that is kept on disk.
+/// Rows that a batch has at most, of those that are made and of those on disk.
 const BATCH_ROWS: usize = 4096;
+/// A batch is such a part of what is kept in memory: that many runs can be merged within it.
+const BATCHES: usize = 64;
 
 /// Collects rows.
 struct Sorting {
@@ -162,15 +161,14 @@ struct Sorting {
     held: Vec<RecordBatch>,
     held_bytes: usize,
     spill: PathBuf,
-    folder: Option<tempfile::TempDir>,
-    runs: Vec<PathBuf>,
+    runs: Vec<Spilt>,
 }
 
 impl Sorting {
     fn new(schema: SchemaRef, order: Order, spill: &Path) -> Result<Self> {
         let field = |(index, options): &(usize, SortOptions)| SortField::new_with_options(kind(&schema, *index), *options);
         let converter = RowConverter::new(order.keys.iter().map(field).collect()).map_err(broken)?;
-        Ok(Self { schema, order, converter, held: Vec::new(), held_bytes: 0, spill: spill.to_owned(), folder: None, runs: Vec::new() })
+        Ok(Self { schema, order, converter, held: Vec::new(), held_bytes: 0, spill: spill.to_owned(), runs: Vec::new() })
     }
 
     fn push(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -197,24 +195,18 @@ impl Sorting {
         let rows = u32::try_from(whole.num_rows()).map_err(|_| Error::new(Kind::Bug, "too many rows to sort at once"))?;
         let mut places: Vec<u32> = (0..rows).collect();
         places.sort_by(|a, b| keys.row(*a as usize).cmp(&keys.row(*b as usize)));
-        for piece in places.chunks(BATCH_ROWS) {
+        // Long rows make small batches.
+        let piece_rows = (self.order.bound / BATCHES) / (whole.get_array_memory_size() / whole.num_rows().max(1)).max(1);
+        for piece in places.chunks(piece_rows.clamp(1, BATCH_ROWS)) {
             give(take_record_batch(&whole, &UInt32Array::from(piece.to_vec())).map_err(broken)?)?;
         }
         Ok(())
     }
 
     fn spill(&mut self) -> Result<()> {
-        let folder = match self.folder.take() {
-            Some(folder) => folder,
-            None => tempfile::Builder::new().prefix("lakeward-sort-").tempdir_in(&self.spill).map_err(|e| full(e, &self.spill))?,
-        };
-        let path = folder.path().join(self.runs.len().to_string());
-        self.folder = Some(folder);
-        let file = File::create(&path).map_err(|e| full(e, &path))?;
-        let mut file = FileWriter::try_new(BufWriter::new(file), &self.schema).map_err(|e| spilt(e, &path))?;
-        self.take_sorted(|batch| file.write(&batch).map_err(|e| spilt(e, &path)))?;
-        file.finish().map_err(|e| spilt(e, &path))?;
-        self.runs.push(path);
+        let mut file = Spill::new(&self.spill, &self.schema)?;
+        self.take_sorted(|batch| file.write(&batch))?;
+        self.runs.push(file.read()?);
         Ok(())
     }
 
@@ -226,7 +218,8 @@ impl Sorting {
         if !self.held.is_empty() {
             self.spill()?;
         }
-        let mut runs = self.runs.iter().map(|path| Run::open(path)).collect::<Result<Vec<_>>>()?;
+        let open = |file| Run { file, batch: RecordBatch::new_empty(self.schema.clone()), keys: None, at: 0 };
+        let mut runs: Vec<Run> = std::mem::take(&mut self.runs).into_iter().map(open).collect();
         let mut heads = BinaryHeap::new();
         for (number, run) in runs.iter_mut().enumerate() {
             heads.extend(run.next(&self)?.map(|key| Reverse((key, number))));
@@ -248,8 +241,7 @@ impl Sorting {
 
 /// Sorted rows on disk that are being read.
 struct Run {
-    path: PathBuf,
-    reader: FileReader<BufReader<File>>,
+    file: Spilt,
     batch: RecordBatch,
     keys: Option<Rows>,
     /// The row that is looked at.
@@ -257,12 +249,6 @@ struct Run {
 }
 
 impl Run {
-    fn open(path: &Path) -> Result<Self> {
-        let file = BufReader::new(File::open(path).map_err(|e| full(e, path))?);
-        let reader = FileReader::try_new(file, None).map_err(|e| spilt(e, path))?;
-        Ok(Self { path: path.to_owned(), batch: RecordBatch::new_empty(reader.schema()), reader, keys: None, at: 0 })
-    }
-
     fn is_at_end(&self) -> bool {
         self.at + 1 >= self.batch.num_rows()
     }
@@ -272,8 +258,8 @@ impl Run {
         match &self.keys {
             Some(_) if !self.is_at_end() => self.at += 1,
             _ => {
-                let Some(batch) = self.reader.next() else { return Ok(None) };
-                self.batch = batch.map_err(|e| spilt(e, &self.path))?;
+                let Some(batch) = self.file.next()? else { return Ok(None) };
+                self.batch = batch;
                 self.keys = Some(sorting.keys(&self.batch)?);
                 self.at = 0;
             }
@@ -288,17 +274,6 @@ fn kind(schema: &Schema, index: usize) -> DataType {
 
 fn broken(e: arrow::error::ArrowError) -> Error {
     Error::new(Kind::Bug, "cannot sort rows").because(e)
-}
-
-fn spilt(e: arrow::error::ArrowError, path: &Path) -> Error {
-    let path = path.display();
-    Error::new(Kind::Storage, format!("cannot keep sorted rows in {path}"))
-        .because(e)
-        .hint("make room there, or name another folder with the environment variable TMPDIR")
-}
-
-fn full(e: std::io::Error, path: &Path) -> Error {
-    spilt(e.into(), path)
 }
 
 #[cfg(test)]

@@ -325,9 +325,9 @@ mod tests {
         let ms = |ms| Some(UNIX_EPOCH + Duration::from_millis(ms));
         assert!(matches!(at("s3://b/t"), Some((Credential::S3(keys), None)) if keys.key_id == "a" && keys.token.is_none()));
         assert!(matches!(at("gs://b/t"), Some((Credential::Gcs(token), until)) if token.bearer == "bearer" && until == ms(1000)));
-        let Some((Credential::Azure(given), until)) = at("abfss://c@lake.dfs.core.windows.net/t") else { panic!("a signature") };
-        let AzureCredential::SASToken(pairs) = given.as_ref() else { panic!("a signature") };
-        assert_eq!((pairs[1].1.as_str(), until), ("a/b+c=", ms(2000)));
+        let is_signed = |given: &AzureCredential| matches!(given, AzureCredential::SASToken(pairs) if pairs[1].1 == "a/b+c=");
+        let lake = at("abfss://c@lake.dfs.core.windows.net/t");
+        assert!(matches!(lake, Some((Credential::Azure(given), until)) if is_signed(&given) && until == ms(2000)));
         assert!(matches!(at("abfss://c@other.dfs.core.windows.net/t"), Some((Credential::Azure(_), None))));
         assert!(at("abfss://c@third.dfs.core.windows.net/t").is_none(), "of two, neither is this account's");
         assert_eq!(shape(&all), Properties::new());
