@@ -120,6 +120,21 @@ fn changed_rows_take_the_place_of_older_ones_by_deletion_vector() {
     assert_eq!(std::fs::read_dir(folder.path()).expect("the indexes").count(), 2, "each table has its index where it was wanted");
 }
 
+/// A table that is made anew in the source is another one, and takes the place of what is there; the user is told.
+#[test]
+fn a_table_of_another_table_s_rows_is_replaced_and_said() {
+    let database = Server::shared().database("iceanew");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 9)");
+    let job = Job::new(&database);
+    job.discover();
+    to_iceberg(&job, &json!({}));
+    assert!(!job.sync().succeeded().stderr.contains("another table"));
+    database.sql("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 3)");
+    let told = job.sync().succeeded().stderr;
+    assert!(told.contains("was written from another table before"), "{told}");
+    assert_same_iceberg(&job, &database, "public.t");
+}
+
 #[test]
 fn append_mode_keeps_every_version() {
     let database = Server::shared().database("iceappend");

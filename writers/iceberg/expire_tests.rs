@@ -118,3 +118,19 @@ async fn tables_that_do_not_ask_for_it_keep_all() {
         assert_eq!(loaded(&lake, &spec).await.metadata.snapshots().len(), 8, "{properties}");
     }
 }
+
+/// The name of the next version is free again where old ones are tidied away: who comes late must not take it.
+#[tokio::test]
+async fn a_commit_on_a_version_that_is_tidied_away_loses_nothing() {
+    let folder = TempDir::new().expect("folder");
+    let properties = json!({"write.metadata.previous-versions-max": "1"});
+    let lake = lake(json!({"catalog_type": "filesystem", "iceberg_s3_path": folder.path(), "table_properties": properties})).await;
+    append(&lake, &spec("d", "t", "early"), "first", &[1]).await.expect("append");
+    let mut late = lake.open(&spec("d", "t", "late")).await.expect("open");
+    for number in 2..8_i64 {
+        append(&lake, &spec("d", "t", "others"), &format!("append-{number}"), &[number]).await.expect("append");
+    }
+    late.commit(Vec::new(), Token("late".into()), Commit::Append).await.expect("commit");
+    append(&lake, &spec("d", "t", "others"), "last", &[8]).await.expect("append");
+    assert_eq!(rows(&lake, &spec("d", "t", "others")).await, (1..=8).collect::<Vec<_>>());
+}
