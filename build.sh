@@ -18,6 +18,8 @@ AZURITE=3.35.0
 INTEROP=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
          pyiceberg==0.12.0 chdb==4.4.0)
 SPARK=(pyspark==3.5.9 snowpark-connect-deps-iceberg==1.0.1)
+# A REST catalog that commits several tables together. Its own tests are not ours: it is compiled quickly, not for speed.
+RUSTBERG=0.3.0
 CARGO_FUZZ=0.13.2
 PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pyarrow==26.0.1 connectorx==0.4.6
        adbc-driver-postgresql==1.13.0 dlt==1.31.0 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
@@ -33,7 +35,8 @@ usage: ./build.sh <command>
   bench [--rounds N] [--peers] [CASE …]   measure against the server's own limit, and other programs (bench --help has more)
   bench commits [--commits N]   measure what many small commits to one Iceberg table cost, first and last
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
-  interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, and Spark write between our commits
+  interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, Spark write between our commits, and
+                                a REST catalog commit several tables together
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   schemas                       regenerate schemas/*.schema.json from the code
   docs                          regenerate docs/types.md from the code
@@ -117,6 +120,16 @@ need_azurite() {
         npm install --prefix "$home" --no-audit --no-fund --silent "azurite@$AZURITE"
         echo "$AZURITE" > "$home/.pins"
     fi
+}
+
+# The REST catalog of the lane of its own; it takes a quarter of an hour to compile.
+need_rustberg() {
+    local tool=$CACHE/tools
+    "$tool/bin/rustberg" --version 2>/dev/null | grep -qF "$RUSTBERG" && return
+    say "Compiling rustberg $RUSTBERG into $tool"
+    CARGO_TARGET_DIR=$CARGO_TARGET_DIR/rustberg CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 \
+        cargo install rustberg --locked --version "$RUSTBERG" --no-default-features --features cli,storage-s3 --root "$tool"
+    rm -rf "$CARGO_TARGET_DIR/rustberg"
 }
 
 # Cargo decides whether anything has to be built; it is silent when nothing has.
@@ -306,6 +319,9 @@ interop() {
     local spark=$LAKEWARD_PYTHON
     need_readers venv-interop "${INTEROP[@]}"
     "$LAKEWARD_PYTHON" -B "$ROOT/tests/interop/interop.py" --binary "$BINARY" --spark-python "$spark" "$@"
+    need_rustberg
+    say "Commits of several tables, and the promises of every destination, with a REST catalog that offers them"
+    LAKEWARD_RUSTBERG=$CACHE/tools/bin/rustberg cargo test --manifest-path "$ROOT/Cargo.toml" --workspace -- together rustberg
 }
 
 fuzz() {

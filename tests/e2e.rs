@@ -62,6 +62,8 @@ mod seeds;
 mod stats;
 #[path = "e2e/tables.rs"]
 mod tables;
+#[path = "e2e/together.rs"]
+mod together;
 #[path = "e2e/tunnel.rs"]
 mod tunnel;
 #[path = "e2e/types.rs"]

@@ -4,7 +4,7 @@
 
 use crate::iceberg::{Iceberg, IcebergPart, IcebergTable};
 use crate::parquet::{Parquet, ParquetPart, ParquetTable};
-use crate::table::{Commit, Part, PartName, Stats, TableSpec, Token};
+use crate::table::{Commit, Joint, Part, PartName, Stats, TableSpec, Token};
 use crate::{Destination, Error, Kind, Result, Table};
 use arrow::array::RecordBatch;
 use futures::Stream;
@@ -189,6 +189,32 @@ impl Table for AnyTable {
             }
         }
     }
+
+    fn commits_together(&self) -> bool {
+        match self {
+            Self::Parquet(table) => table.commits_together(),
+            Self::Iceberg(table) => table.commits_together(),
+        }
+    }
+
+    async fn commit_together(group: Vec<Joint<'_, Self>>) -> Vec<Result<()>> {
+        let count = group.len();
+        match of_iceberg(group) {
+            Ok(group) => IcebergTable::commit_together(group).await,
+            Err(error) => (0..count).map(|_| Err(error.again())).collect(),
+        }
+    }
+}
+
+/// The commits, if all are of Iceberg tables.
+fn of_iceberg<'t>(group: Vec<Joint<'t, AnyTable>>) -> Result<Vec<Joint<'t, IcebergTable>>> {
+    let own = |joint: Joint<'t, AnyTable>| {
+        let Joint { table, parts, token, how } = joint;
+        let AnyTable::Iceberg(table) = table else { return Err(Error::new(Kind::Bug, "this destination commits each table by itself")) };
+        let parts = of_kind(parts, |part| if let AnyPart::Iceberg(part) = part { Some(part) } else { None })?;
+        Ok(Joint { table: table.as_mut(), parts, token, how })
+    };
+    group.into_iter().map(own).collect()
 }
 
 /// The outcomes where `places` holds, `None` elsewhere.

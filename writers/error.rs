@@ -79,6 +79,12 @@ impl Error {
         self
     }
 
+    /// The same error for somebody else whom it concerns.
+    pub(crate) fn again(&self) -> Self {
+        let hint = self.hint.clone();
+        Self { kind: self.kind, retry: self.retry, message: self.to_string(), doing: Vec::new(), hint, source: None }
+    }
+
     /// What happened.
     pub fn kind(&self) -> Kind {
         self.kind

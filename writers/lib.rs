@@ -38,7 +38,7 @@ pub use error::{Error, Kind, Result, Retry};
 pub use order::{SortKey, sort_keys};
 pub use partition::partition_columns;
 pub use secret::Secret;
-pub use table::{ColumnNote, Commit, Part, PartName, Stats, TableSpec, Token};
+pub use table::{ColumnNote, Commit, Joint, Part, PartName, Stats, TableSpec, Token};
 
 use arrow::array::RecordBatch;
 use futures::Stream;
@@ -141,4 +141,25 @@ pub trait Table: Send + Sync + 'static {
     /// there does nothing. Dropping the future may leave the commit decided but not completed;
     /// then the next [`Destination::open`] completes it.
     fn commit(&mut self, parts: Vec<Self::Part>, token: Token, how: Commit) -> impl Future<Output = Result<()>> + Send;
+
+    /// Whether [`Table::commit_together`] makes several tables visible at one instant. Whoever asks then waits with the commits of a run
+    /// until all its tables are staged.
+    fn commits_together(&self) -> bool {
+        false
+    }
+
+    /// [`Table::commit`] of several tables of one destination. The outcomes are in the order of the group. A table that cannot be
+    /// committed for a reason of its own is left out. Where [`Table::commits_together`] is false, each is a commit of its own.
+    fn commit_together(group: Vec<Joint<'_, Self>>) -> impl Future<Output = Vec<Result<()>>> + Send
+    where
+        Self: Sized,
+    {
+        async move {
+            let mut outcomes = Vec::with_capacity(group.len());
+            for Joint { table, parts, token, how } in group {
+                outcomes.push(table.commit(parts, token, how).await);
+            }
+            outcomes
+        }
+    }
 }

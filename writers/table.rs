@@ -128,3 +128,15 @@ pub enum Commit {
     /// Takes their place.
     Replace,
 }
+
+/// A commit of one table, to be made together with those of others.
+pub struct Joint<'t, T: crate::Table> {
+    /// The table.
+    pub table: &'t mut T,
+    /// What is made visible.
+    pub parts: Vec<T::Part>,
+    /// The mark stored with it.
+    pub token: Token,
+    /// What becomes of the rows that are there.
+    pub how: Commit,
+}

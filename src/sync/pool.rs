@@ -2,7 +2,8 @@
 //!
 //! A reader takes the next chunk, whichever table it belongs to, so that one huge table among a thousand small ones keeps
 //! every connection busy to the end. Tables whose last chunk is staged are settled together, while the readers go on: those that
-//! become complete during a settlement make up the next.
+//! become complete during a settlement make up the next. Where the destination can show several tables at one instant, they are settled
+//! when all of them are complete.
 
 use super::advance::Aim;
 use super::backfill::{BatchLimits, read_chunk};
@@ -43,6 +44,8 @@ struct Shared<T: Table> {
     limits: BatchLimits,
     streams: Vec<Arc<StreamRun<T>>>,
     aims: Vec<Aim>,
+    /// Whether all tables are committed at one instant.
+    together: bool,
     board: Mutex<Board<T::Part>>,
 }
 
@@ -66,6 +69,10 @@ pub async fn run<T: Table>(
             None => {}
         }
     }
+    let together = match streams.first() {
+        Some(stream) => stream.table.lock().await.commits_together(),
+        None => false,
+    };
     let board = Board::new(work, effort.readers, effort.file_bytes);
     let shared = Arc::new(Shared {
         options: options.clone(),
@@ -74,6 +81,7 @@ pub async fn run<T: Table>(
         limits: limits.clone(),
         streams: streams.to_vec(),
         aims,
+        together,
         board: Mutex::new(board),
     });
     let readers = effort.readers.min(shared.lock().chunks_left());
@@ -110,8 +118,10 @@ async fn drive<'a, T: Table>(
 ) -> Result<()> {
     let mut watch = pin!(exported.watch());
     loop {
+        let staged = tasks.is_empty() && finished.is_empty();
         // With thousands of tables each save takes its time: those that become complete meanwhile share it.
-        if settling.is_none() && !complete.is_empty() && (keeper.is_rested() || tasks.is_empty()) {
+        let now = if shared.together { staged } else { keeper.is_rested() || tasks.is_empty() };
+        if settling.is_none() && !complete.is_empty() && now {
             *settling = Some(Box::pin(settle_streams(shared, std::mem::take(&mut complete), exported, keeper)));
         }
         tokio::select! {
@@ -324,7 +334,7 @@ async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, expor
         let mark = Mark { load: generation, lsn: shared.moment.lsn.clone() };
         group.push(Settlement { plan: &stream.plan, table: &stream.table, parts, how: shared.aims[*index].how, mark });
     }
-    let outcomes = settle(group, keeper).await?;
+    let outcomes = settle(group, shared.together, keeper).await?;
     for ((index, stats), _) in indexes.into_iter().zip(stats).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
         let stream = &shared.streams[index];
         stream.meter.committed(stats);

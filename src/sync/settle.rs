@@ -15,7 +15,7 @@ use crate::state::State;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use writers::{Commit, Part as _, Table, Token};
+use writers::{Commit, Joint, Part as _, Table, Token};
 
 /// Tables that are committed at the same time: a disk or an object store answers each request after some time, but many at once.
 const COMMITS_AT_ONCE: usize = 16;
@@ -55,22 +55,20 @@ pub struct Settlement<'a, T: Table> {
     pub mark: Mark,
 }
 
+impl<T: Table> Settlement<'_, T> {
+    /// Nothing new is no reason for a commit: every scheduled run would leave one.
+    fn is_idle(&self) -> bool {
+        self.how == Commit::Append && self.parts.iter().all(|part| part.stats().rows == 0)
+    }
+}
+
 /// Settles the loads of several tables, which share the saves: what a commit costs is waiting, and a thousand small tables
-/// would wait one after another. Each is a commit of its own all the same. The outcomes are in the order of the
-/// group; what is committed is saved, whatever became of the others.
-pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) -> Result<Vec<Result<()>>> {
+/// would wait one after another. Each is a commit of its own, unless the destination commits them `together`. The outcomes are in the
+/// order of the group; what is committed is saved, whatever became of the others.
+pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, together: bool, keeper: &Keeper) -> Result<Vec<Result<()>>> {
     keeper.flush()?;
     let plans: Vec<&StreamPlan> = group.iter().map(|settlement| settlement.plan).collect();
-    let commit = async |settlement: Settlement<'_, T>| -> Result<bool> {
-        let Settlement { plan, table, parts, how, mark } = settlement;
-        // Nothing new is no reason for a commit: every scheduled run would leave one.
-        if how == Commit::Append && parts.iter().all(|part| part.stats().rows == 0) {
-            return Ok(false);
-        }
-        let outcome = table.lock().await.commit(parts, mark.token(), how).await;
-        outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
-    };
-    let outcomes: Vec<_> = futures::stream::iter(group).map(commit).buffered(COMMITS_AT_ONCE).collect().await;
+    let outcomes = if together { commit_together(group).await } else { commit_each(group).await };
     keeper.commit(|state| {
         for (plan, outcome) in plans.iter().zip(&outcomes) {
             if let Ok(written) = outcome {
@@ -79,6 +77,43 @@ pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, keeper: &Keeper) ->
         }
     })?;
     Ok(outcomes.into_iter().map(|outcome| outcome.map(drop)).collect())
+}
+
+/// The outcomes say whether the destination was written to.
+async fn commit_each<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool>> {
+    let commit = async |settlement: Settlement<'_, T>| -> Result<bool> {
+        if settlement.is_idle() {
+            return Ok(false);
+        }
+        let Settlement { plan, table, parts, how, mark } = settlement;
+        let outcome = table.lock().await.commit(parts, mark.token(), how).await;
+        outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
+    };
+    futures::stream::iter(group).map(commit).buffered(COMMITS_AT_ONCE).collect().await
+}
+
+/// As [`commit_each`], at one instant.
+async fn commit_together<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool>> {
+    let written: Vec<(bool, &StreamPlan)> = group.iter().map(|settlement| (!settlement.is_idle(), settlement.plan)).collect();
+    let busy: Vec<_> = group.into_iter().filter(|settlement| !settlement.is_idle()).collect();
+    let mut tables = Vec::with_capacity(busy.len());
+    for settlement in &busy {
+        tables.push(settlement.table.lock().await);
+    }
+    let joint = |(table, settlement): (_, Settlement<'_, T>)| {
+        let Settlement { parts, how, mark, .. } = settlement;
+        Joint { table, parts, token: mark.token(), how }
+    };
+    let joint = tables.iter_mut().map(|table| &mut **table).zip(busy).map(joint).collect();
+    let mut outcomes = T::commit_together(joint).await.into_iter();
+    let outcome = |(written, plan): (bool, &StreamPlan)| match written {
+        true => {
+            let outcome = outcomes.next().unwrap_or_else(|| Err(writers::Error::new(writers::Kind::Bug, "a commit without an outcome")));
+            outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
+        }
+        false => Ok(false),
+    };
+    written.into_iter().map(outcome).collect()
 }
 
 /// Notes in the state that the load of a stream is committed (`written`: with a commit of the destination). An incremental stream has

@@ -13,6 +13,7 @@ pub mod pooler;
 pub mod postgres;
 pub mod proxy;
 pub mod readback;
+pub mod rustberg;
 pub mod s3;
 pub mod ssh;
 

@@ -148,6 +148,9 @@ pub struct IcebergConfig {
     /// Folder for indexes of keys, which `position` and `deletion_vector` need to find rows; they are made again when they are lost.
     /// Absent: `lakeward/index` in the user's cache folder.
     pub index_path: Option<String>,
+    /// Whether all tables of a run change in one commit, so that readers see them at one instant. Absent: where the (REST) catalog offers
+    /// it. `true`: it is demanded. `false`: each table is committed as soon as it is complete.
+    pub multi_table_commit: Option<bool>,
     /// Properties of new tables, as Iceberg names them (`write.target-file-size-bytes`, …).
     pub table_properties: BTreeMap<String, String>,
 }
@@ -180,6 +183,8 @@ pub(crate) struct Settings {
     pub(crate) delete_files: DeleteFiles,
     /// Folder for indexes of keys.
     pub(crate) index_path: PathBuf,
+    /// Whether all tables of a run change in one commit; `None`: where it is offered.
+    pub(crate) multi_table_commit: Option<bool>,
 }
 
 /// What `catalog_type` may be.
@@ -209,6 +214,13 @@ impl IcebergConfig {
             }
             kind if KINDS.split(", ").any(|known| known == kind) => {}
             other => return Err(wrong(format!("`catalog_type` is {other:?}, accepted: {KINDS}"))),
+        }
+        if self.multi_table_commit == Some(true) && matches!(self.kind(), "filesystem" | "jdbc" | "hive" | "glue") {
+            return Err(wrong(format!(
+                "`multi_table_commit` is true, and catalogs of the kind {:?} commit each table by itself",
+                self.kind()
+            ))
+            .hint("leave it out, or use a REST catalog that offers commits of several tables"));
         }
         self.settings()?;
         self.check_remote()
@@ -260,6 +272,7 @@ impl IcebergConfig {
             format_version,
             delete_files: self.delete_files,
             index_path: first(&[&self.index_path]).map_or_else(cache, PathBuf::from),
+            multi_table_commit: self.multi_table_commit,
         })
     }
 

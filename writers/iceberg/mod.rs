@@ -13,12 +13,14 @@ mod metrics;
 mod partition;
 mod preview;
 mod properties;
+mod publish;
 mod schema;
 mod session;
 mod snapshot;
 mod stage;
 mod table;
 mod target;
+mod together;
 mod token;
 
 pub use config::{DeleteFiles, IcebergConfig};
@@ -27,7 +29,7 @@ pub use table::IcebergTable;
 
 use crate::parquet::Resources;
 use crate::parquet::encode::EncodeOptions;
-use crate::{Destination, Error, Result, TableSpec};
+use crate::{Destination, Error, Kind, Result, TableSpec};
 use arrow::array::RecordBatch;
 use catalog::{Catalog, Creation, TableName};
 use config::Settings;
@@ -60,8 +62,19 @@ impl Iceberg {
         TableName { namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
+    /// Once the catalog has been asked something: an error if it is to commit several tables together, and does not offer that.
+    fn check_together(&self) -> Result<()> {
+        match self.settings.multi_table_commit == Some(true) && !self.catalog.commits_together() {
+            true => Err(Error::new(Kind::Config, "`multi_table_commit` is true, and the catalog does not offer commits of several tables")
+                .hint("leave it out: then each table is committed by itself")),
+            false => Ok(()),
+        }
+    }
+
     async fn open_table(&self, name: TableName, spec: &TableSpec) -> Result<IcebergTable> {
-        let loaded = match self.catalog.load(&name).await? {
+        let found = self.catalog.load(&name).await?;
+        self.check_together()?;
+        let loaded = match found {
             Some(loaded) => loaded,
             None => {
                 let columns = target::columns(spec)?;
@@ -91,7 +104,8 @@ impl Destination for Iceberg {
     type Table = IcebergTable;
 
     async fn check(&self) -> Result<()> {
-        self.catalog.check().await
+        self.catalog.check().await?;
+        self.check_together()
     }
 
     async fn open(&self, spec: &TableSpec) -> Result<IcebergTable> {

@@ -1,48 +1,48 @@
 //! One open table: staging, adopting, committing.
 
-use super::catalog::{Catalog, CommitError, Loaded, TableName, pointer};
+use super::catalog::{Catalog, Loaded, TableName, pointer};
 use super::changes::{self, ChangeStager};
 use super::config::{DeleteFiles, Settings};
-use super::deletes::{self, KeyIndex, deletion_vectors, position_deletes};
-use super::expire::{Expired, references};
+use super::deletes::{self, KeyIndex};
 use super::manifest::{alive, current};
 use super::properties::Properties;
+use super::publish::{Publication, Request};
 use super::session::Session;
-use super::snapshot::{BySpec, Change, Gone, Producer, now_ms};
+use super::snapshot::{BySpec, Change, Gone};
 use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
 use super::target::Target;
-use super::{datafile, token};
+use super::{datafile, together, token};
 use crate::parquet::Resources;
 use crate::parquet::encode::EncodeOptions;
 use crate::storage::parse;
-use crate::{Commit, Error, Kind, PartName, Result, Retry, Table, TableSpec, Token};
+use crate::{Commit, Error, Joint, Kind, PartName, Result, Table, TableSpec, Token};
 use arrow::array::RecordBatch;
 use futures::{Stream, StreamExt, TryStreamExt};
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, NestedFieldRef, PrimitiveType, SnapshotReference, SnapshotRetention, TableMetadata, Type};
-use iceberg::{TableRequirement, TableUpdate};
+use iceberg::spec::{FormatVersion, NestedFieldRef, PrimitiveType, Type};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// One table of a catalog.
 pub struct IcebergTable {
-    catalog: Catalog,
-    name: TableName,
-    label: String,
-    spec: TableSpec,
-    identifiers: bool,
-    loaded: Loaded,
-    target: Arc<Target>,
-    properties: Properties,
-    stager: Arc<Stager>,
-    changes: Option<ChangeStager>,
-    delete_files: DeleteFiles,
+    pub(super) catalog: Catalog,
+    pub(super) name: TableName,
+    pub(super) label: String,
+    pub(super) spec: TableSpec,
+    pub(super) identifiers: bool,
+    pub(super) loaded: Loaded,
+    pub(super) target: Arc<Target>,
+    pub(super) properties: Properties,
+    pub(super) stager: Arc<Stager>,
+    pub(super) changes: Option<ChangeStager>,
+    pub(super) delete_files: DeleteFiles,
     /// Where rows are, by key; opened when it is first needed.
-    index: Option<KeyIndex>,
-    index_root: PathBuf,
-    committed: Option<Token>,
-    session: Arc<Session>,
+    pub(super) index: Option<KeyIndex>,
+    pub(super) index_root: PathBuf,
+    pub(super) committed: Option<Token>,
+    pub(super) session: Arc<Session>,
+    /// Whether commits are made together with those of other tables: `true` demands it, `None` where the catalog offers it.
+    pub(super) joins: Option<bool>,
 }
 
 impl IcebergTable {
@@ -84,6 +84,7 @@ impl IcebergTable {
             changes,
             committed,
             session,
+            joins: settings.multi_table_commit,
         })
     }
 
@@ -115,7 +116,7 @@ impl IcebergTable {
     }
 
     /// The fields of the key.
-    fn key(&self) -> Result<Vec<NestedFieldRef>> {
+    pub(super) fn key(&self) -> Result<Vec<NestedFieldRef>> {
         let find = |name: &String| self.target.fields.iter().find(|field| field.name == *name).cloned();
         let key: Option<Vec<_>> = self.spec.key.iter().map(find).collect();
         key.filter(|key| !key.is_empty()).ok_or_else(|| {
@@ -124,138 +125,52 @@ impl IcebergTable {
         })
     }
 
-    /// Delete files for the rows that have one of these keys, wherever they are now.
-    async fn locate(&mut self, keys: &[String], name: &str) -> Result<(BySpec, Gone)> {
-        let mut index = match self.index.take() {
-            Some(index) => index,
-            None => KeyIndex::open(&self.index_root, &self.loaded, &self.key()?).await?,
-        };
-        let places = index.find(&self.loaded, keys).await?;
-        self.index = Some(index);
-        if places.is_empty() {
-            return Ok((BySpec::new(), Gone::Nothing));
-        }
-        tracing::debug!("{}: {} rows in {} files are taken away", self.label, places.rows(), places.files.len());
-        let folder = &self.stager.sorter.data;
-        match self.loaded.metadata.format_version() {
-            FormatVersion::V3 => deletion_vectors(&self.loaded, places, folder, name).await,
-            _ => position_deletes(&self.loaded, &places, folder, name, &self.stager.options).await,
-        }
-    }
-
     /// Commits a change, on whatever the table has become meanwhile.
-    /// `keys` are files with keys of rows that are to go by their places. Without a token it is a fence.
-    async fn publish(&mut self, change: Change, keys: &[String], token: Option<&Token>) -> Result<()> {
-        let begun = Instant::now();
-        let since = self.loaded.metadata.clone();
-        let mut producer = Producer::new(&self.loaded, &self.target.future, change);
-        let (mut attempt, mut located) = (0, None);
+    pub(super) async fn publish(&mut self, mut publication: Publication) -> Result<()> {
         loop {
-            if !keys.is_empty() && located != Some(self.loaded.metadata.current_snapshot_id()) {
-                let (deletes, gone) = self.locate(keys, &format!("{}-{attempt}-{}", producer.id, self.session.id)).await?;
-                producer.take_away(deletes, gone);
-                located = Some(self.loaded.metadata.current_snapshot_id());
-            }
-            let snapshot = producer.snapshot(&self.loaded, &self.target.future, &self.properties).await?;
-            let base = self.loaded.metadata.clone();
-            let references = references(&base)?;
-            let expired = Expired::of(&base, &references, &self.properties, now_ms());
-            let (mut updates, mut requirements) = (self.target.updates.clone(), self.target.requirements.clone());
-            requirements.push(TableRequirement::UuidMatch { uuid: base.uuid() });
-            let parent = base.current_snapshot_id();
-            requirements.push(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id: parent });
-            let properties = match token {
-                Some(token) => token::properties(&self.spec.writer, token, producer.id),
-                None => token::fence_properties(&self.spec.writer, &self.session.id),
-            };
-            updates.push(TableUpdate::SetProperties { updates: properties });
-            updates.push(TableUpdate::AddSnapshot { snapshot });
-            let retention = references.get(MAIN_BRANCH).map_or(SnapshotRetention::branch(None, None, None), |main| main.retention.clone());
-            let reference = SnapshotReference::new(producer.id, retention);
-            updates.push(TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference });
-            updates.extend(expired.updates(&base));
-            let (error, doubt) = match self.catalog.commit(&self.name, &self.loaded, requirements, updates).await {
-                Ok(loaded) => {
-                    self.arrived(loaded, &mut producer).await?;
-                    expired.clean(&base, &self.loaded).await;
-                    return Ok(());
-                }
-                Err(CommitError::Failed(error)) => {
-                    producer.abandon(&self.loaded).await;
-                    return Err(error);
-                }
-                Err(CommitError::Conflict(error)) => (error, false),
-                Err(CommitError::Unknown(error)) => (error, true),
-            };
-            attempt += 1;
-            let tired = attempt > self.properties.retries || begun.elapsed() > self.properties.patience;
-            tracing::debug!("{}: attempt {attempt} to commit: {error}", self.label);
-            tokio::time::sleep(self.pause(attempt)).await;
-            match self.again(&mut producer, &since, token).await {
-                Ok(true) => {
-                    expired.clean(&base, &self.loaded).await;
-                    return Ok(());
-                }
-                Ok(false) if !tired => {}
-                // What may have been committed keeps its manifests.
-                Ok(false) if doubt => {
-                    return Err(error
-                        .doing("commit, without learning whether it happened")
-                        .hint("run again: what was committed is found there"));
-                }
-                Ok(false) => {
-                    producer.abandon(&self.loaded).await;
-                    return Err(Error::new(
-                        Kind::Conflict,
-                        format!("others commit to the table all the time; given up after {attempt} attempts: {error}"),
-                    )
-                    .transient()
-                    .hint("run again, or raise the table property commit.retry.num-retries"));
-                }
-                Err(error) if error.retry() == Retry::Again && !tired => tracing::warn!("{error}; trying again"),
-                Err(error) => return Err(error),
+            let Request { requirements, updates } = publication.request(self).await?;
+            let outcome = self.catalog.commit(&self.name, &self.loaded, requirements, updates).await;
+            if publication.answered(self, outcome).await? {
+                return Ok(());
             }
         }
     }
 
-    /// Loads the table again and looks: `true` if our snapshot is there after all.
-    async fn again(&mut self, producer: &mut Producer, since: &TableMetadata, token: Option<&Token>) -> Result<bool> {
-        let uuid = self.loaded.metadata.uuid();
-        let now = self.catalog.load(&self.name).await?.filter(|now| now.metadata.uuid() == uuid);
-        let now = now.ok_or_else(|| Error::new(Kind::Conflict, "the table was dropped or made again while it was being written"))?;
-        if now.metadata.snapshot_by_id(producer.id).is_some() {
-            self.arrived(now, producer).await?;
-            return Ok(true);
+    /// What is to be published for a commit; `None` when it has been, and then the parts are removed.
+    pub(super) async fn publication(&mut self, parts: &[IcebergPart], token: Token, how: Commit) -> Result<Option<Publication>> {
+        if self.committed.as_ref() == Some(&token) {
+            self.discard(parts).await?;
+            self.session.end(begun(parts)).await;
+            return Ok(None);
         }
-        let lost = |message: &str| Err(Error::new(Kind::Conflict, message).hint("let one run at a time write a stream, and run again"));
-        if token::fenced(since, &now.metadata, &self.spec.writer, &self.session.id) {
-            return lost("another run of the same stream has begun, and has taken this one for dead");
+        if let Some(part) = parts.iter().find(|part| part.layout != self.target.layout) {
+            let message = format!("part {} was staged for other columns or partitions than the table has", part.name);
+            return Err(Error::new(Kind::Conflict, message).hint("run again: it is then read again"));
         }
-        if token.is_some() && token::committed(&now.metadata, &self.spec.writer) != self.committed {
-            return lost("another run of the same stream has committed meanwhile");
-        }
-        let target = Target::of(&now, &self.spec, self.identifiers)?;
-        if target.layout != self.target.layout {
-            return lost("the table's columns or partitions were changed while it was being written");
-        }
-        self.target = Arc::new(target);
-        self.loaded = now;
-        Ok(false)
+        let change = self.change(parts, &token, how)?;
+        let keys = match self.delete_files {
+            DeleteFiles::Equality => Vec::new(),
+            DeleteFiles::Position | DeleteFiles::DeletionVector => {
+                parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect()
+            }
+        };
+        Ok(Some(Publication::new(self, change, keys, Some(token))))
     }
 
-    async fn arrived(&mut self, loaded: Loaded, producer: &mut Producer) -> Result<()> {
-        self.loaded = loaded;
-        producer.tidy(&self.loaded).await;
-        self.target = Arc::new(Target::of(&self.loaded, &self.spec, self.identifiers)?);
-        self.committed = token::committed(&self.loaded.metadata, &self.spec.writer);
-        Ok(())
+    /// After a commit: what was staged for it is staged no more.
+    pub(super) async fn published(&self, parts: &[IcebergPart]) {
+        if self.delete_files != DeleteFiles::Equality {
+            let keys: Vec<String> = parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect();
+            if let Err(error) = self.loaded.files.delete(&keys).await {
+                tracing::warn!("{error}; the files of keys stay behind");
+            }
+        }
+        self.session.end(begun(parts)).await;
     }
 
-    /// Longer each time, and not the same for all who wait.
-    fn pause(&self, attempt: u32) -> std::time::Duration {
-        let (least, most) = self.properties.waits;
-        let full = least.saturating_mul(1 << attempt.min(8)).min(most);
-        full.mul_f64(0.5 + 0.5 * f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0)
+    /// An error while a commit is made.
+    pub(super) fn committing(&self, error: Error) -> Error {
+        error.doing(format!("commit {}", self.label))
     }
 
     /// Of these files, those that the current snapshot names.
@@ -299,7 +214,8 @@ impl IcebergTable {
     /// Removes what runs have staged that died, after making sure that none of them can still commit it.
     async fn clean_up(&mut self, dead: &[String], kept: &HashSet<String>) -> Result<()> {
         let fence = Change { summary: token::fence(&self.spec.writer, &self.session.id), ..Change::default() };
-        self.publish(fence, &[], None).await?;
+        let fence = Publication::new(self, fence, Vec::new(), None);
+        self.publish(fence).await?;
         let (storage, path) = self.loaded.files.place(&pointer::folder(&self.loaded.metadata))?;
         storage.remove_abandoned(&path).await?;
         let data = self.stager.sorter.data.clone();
@@ -402,30 +318,23 @@ impl Table for IcebergTable {
     }
 
     async fn commit(&mut self, parts: Vec<IcebergPart>, token: Token, how: Commit) -> Result<()> {
-        let label = self.label.clone();
-        let committing = |e: Error| e.doing(format!("commit {label}"));
-        if self.committed.as_ref() == Some(&token) {
-            self.discard(&parts).await.map_err(committing)?;
-            self.session.end(begun(&parts)).await;
-            return Ok(());
-        }
-        if let Some(part) = parts.iter().find(|part| part.layout != self.target.layout) {
-            let message = format!("part {} was staged for other columns or partitions than the table has", part.name);
-            return Err(committing(Error::new(Kind::Conflict, message).hint("run again: it is then read again")));
-        }
-        let change = self.change(&parts, &token, how).map_err(committing)?;
-        let keys: Vec<String> = match self.delete_files {
-            DeleteFiles::Equality => Vec::new(),
-            DeleteFiles::Position | DeleteFiles::DeletionVector => {
-                parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect()
+        let committed = async {
+            if let Some(publication) = self.publication(&parts, token, how).await? {
+                self.publish(publication).await?;
+                self.published(&parts).await;
             }
+            Ok(())
         };
-        Box::pin(self.publish(change, &keys, Some(&token))).await.map_err(committing)?;
-        if let Err(error) = self.loaded.files.delete(&keys).await {
-            tracing::warn!("{error}; the files of keys stay behind");
-        }
-        self.session.end(begun(&parts)).await;
-        Ok(())
+        let outcome = Box::pin(committed).await;
+        outcome.map_err(|error| self.committing(error))
+    }
+
+    fn commits_together(&self) -> bool {
+        self.joins != Some(false) && self.catalog.commits_together()
+    }
+
+    async fn commit_together(group: Vec<Joint<'_, Self>>) -> Vec<Result<()>> {
+        Box::pin(together::commit(group)).await
     }
 }
 

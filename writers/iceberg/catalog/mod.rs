@@ -16,7 +16,8 @@ pub(crate) mod sigv4;
 pub(crate) mod sql;
 
 use super::io::Files;
-use crate::{Error, Result};
+use super::publish::Request;
+use crate::{Error, Kind, Result};
 use filesystem::Filesystem;
 use glue::Glue;
 use hive::Hive;
@@ -157,6 +158,19 @@ impl Catalog {
         }
     }
 
+    /// Whether [`Catalog::commit_together`] is offered; known once a table has been loaded.
+    pub(crate) fn commits_together(&self) -> bool {
+        matches!(self, Self::Rest(catalog) if catalog.commits_together())
+    }
+
+    /// Changes all of these tables if each meets its requirements, or none.
+    pub(crate) async fn commit_together(&self, requests: Vec<(TableName, Request)>) -> Result<(), CommitError> {
+        match self {
+            Self::Rest(catalog) => Box::pin(catalog.commit_together(requests)).await,
+            _ => Err(Error::new(Kind::Config, "this kind of catalog commits each table by itself").into()),
+        }
+    }
+
     /// Forgets a table and removes its files; one that is not there is fine.
     pub(crate) async fn drop_table(&self, table: &TableName) -> Result<()> {
         match self {
@@ -178,3 +192,5 @@ pub(crate) mod harness;
 mod proxy;
 #[cfg(test)]
 mod rest_tests;
+#[cfg(test)]
+mod together_tests;

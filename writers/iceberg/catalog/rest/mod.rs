@@ -1,7 +1,7 @@
 //! Catalogs that speak Iceberg's REST protocol: Polaris, Lakekeeper, Nessie, Unity, Gravitino, BigLake, AWS' endpoints and others.
 //!
-//! The server keeps the metadata, decides commits, and says how a table's files are reached. Namespaces have one level. Multi-table
-//! commits are not made here.
+//! The server keeps the metadata, decides commits, of one table or of several, and says how a table's files are reached. Namespaces have
+//! one level.
 
 pub(crate) mod auth;
 mod client;
@@ -10,6 +10,7 @@ mod vended;
 use super::http::{Answer, Call, Http};
 use super::{CommitError, Creation, Loaded, TableName};
 use crate::iceberg::io::Files;
+use crate::iceberg::publish::Request;
 use crate::storage::{PRIVATE, StoreOptions};
 use crate::{Error, Kind, Result};
 use auth::Auth;
@@ -19,7 +20,7 @@ use iceberg::spec::{FormatVersion, TableMetadata};
 use iceberg::{TableRequirement, TableUpdate};
 use reqwest::{Method, Url};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{Mutex, OnceCell};
@@ -92,13 +93,9 @@ impl Rest {
     }
 
     pub(super) async fn check(&self) -> Result<()> {
-        let described = self.client.described().await?;
         let answer = self.client.send(&Call::new(Method::GET, self.client.at(&["namespaces"]).await?), false).await?;
         if !answer.is_ok() {
             return Err(answer.error().doing("list namespaces"));
-        }
-        if described.offers("POST /v1/{prefix}/transactions/commit") {
-            tracing::debug!("the catalog offers commits of several tables");
         }
         if !self.namespace.is_empty() {
             Box::pin(self.rehearse()).await.map_err(|e| e.doing(format!("try to write to the namespace {:?}", self.namespace)))?;
@@ -227,8 +224,7 @@ impl Rest {
         requirements: Vec<TableRequirement>,
         updates: Vec<TableUpdate>,
     ) -> Result<Loaded, CommitError> {
-        let identifier = json!({"namespace": [table.namespace], "name": table.name});
-        let body = json!({"identifier": identifier, "requirements": requirements, "updates": updates});
+        let body = change(table, &requirements, &updates);
         let call = Call::new(Method::POST, self.client.table(table).await?).json(&body);
         let answer = Box::pin(self.client.send(&call, true)).await.map_err(CommitError::Unknown)?;
         if !answer.is_ok() {
@@ -237,6 +233,19 @@ impl Rest {
         // It happened; but without its metadata nothing can follow it.
         let CommitAnswer { metadata_location, metadata } = answer.json().map_err(CommitError::Unknown)?;
         Ok(Loaded { metadata: Arc::new(metadata), metadata_location, version: None, files: base.files.clone() })
+    }
+
+    /// As far as the server has said what it offers.
+    pub(super) fn commits_together(&self) -> bool {
+        self.client.described.get().is_some_and(|described| described.offers("POST /v1/{prefix}/transactions/commit"))
+    }
+
+    /// "commitTransaction": the answer has no body.
+    pub(super) async fn commit_together(&self, requests: Vec<(TableName, Request)>) -> Result<(), CommitError> {
+        let changes: Vec<_> = requests.iter().map(|(table, request)| change(table, &request.requirements, &request.updates)).collect();
+        let call = Call::new(Method::POST, self.client.at(&["transactions", "commit"]).await?).json(&json!({"table-changes": changes}));
+        let answer = Box::pin(self.client.send(&call, true)).await.map_err(CommitError::Unknown)?;
+        if answer.is_ok() { Ok(()) } else { Err(refused(&answer)) }
     }
 
     pub(super) async fn drop_table(&self, table: &TableName) -> Result<()> {
@@ -269,7 +278,13 @@ impl Rest {
     }
 }
 
-/// Why a commit was not answered with a table.
+/// What is asked for of one table.
+fn change(table: &TableName, requirements: &[TableRequirement], updates: &[TableUpdate]) -> Value {
+    let identifier = json!({"namespace": [table.namespace], "name": table.name});
+    json!({"identifier": identifier, "requirements": requirements, "updates": updates})
+}
+
+/// Why a commit did not happen, or may not have.
 fn refused(answer: &Answer) -> CommitError {
     let error = answer.error();
     match answer.status {
