@@ -333,7 +333,7 @@ fuzz() {
             *) targets+=("$1"); shift ;;
         esac
     done
-    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type)
+    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type pgoutput)
     need_rust
     [ -x "$tool/bin/cargo-fuzz" ] || cargo install cargo-fuzz --locked --version "$CARGO_FUZZ" --root "$tool"
     for target in "${targets[@]}"; do

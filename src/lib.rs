@@ -17,6 +17,7 @@
 //! object exists between the wire and Arrow · the destination's token wins over the state file · no bytes from outside
 //! can cause a panic. `ARCHITECTURE.md` has the map.
 
+pub mod capture;
 pub mod chunks;
 pub mod cli;
 mod columns;

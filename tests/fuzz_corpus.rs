@@ -8,6 +8,7 @@ mod peak;
 
 use fuzz::catalogue::{CASES, Case, seeds_of};
 use fuzz::checks::{self, COLUMNS, Outcome};
+use fuzz::messages;
 use fuzz::streams::{HEADER, stream};
 use lakeward::error::Kind;
 use lakeward::types::Wire;
@@ -17,11 +18,12 @@ use std::path::PathBuf;
 
 type Check = fn(&[u8]) -> Outcome;
 
-const TARGETS: [(&str, Check); 4] = [
+const TARGETS: [(&str, Check); 5] = [
     ("value", checks::value),
     ("copy_binary", checks::copy_binary),
     ("copy_text", checks::copy_text),
     ("column_type", checks::column_type),
+    ("pgoutput", messages::pgoutput),
 ];
 
 /// Runs one input under a target's promises; says whether it was accepted.
@@ -196,7 +198,48 @@ fn malformed_values_of_every_type_are_refused_with_table_column_and_row() {
     }
 }
 
+/// What servers have sent (`tests/pgoutput`), as inputs with their names.
+fn recordings() -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/pgoutput");
+    let mut found = Vec::new();
+    for major in 12..=18 {
+        for entry in fs::read_dir(folder.join(major.to_string())).expect("recordings").map(|entry| entry.expect("an entry").path()) {
+            let name = format!("{major}-{}", entry.file_name().and_then(|name| name.to_str()).expect("a name"));
+            let recording = fs::read(entry).expect("a file");
+            found.push((name.clone(), messages::pgoutput_input(name.contains("parallel"), &recording)));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn damaged_messages_of_logical_replication_leave_the_parser_whole() {
+    let mut runner = Runner::new(messages::pgoutput);
+    let mut random = Random(0x1063);
+    for (name, input) in recordings() {
+        let before = runner.decoded;
+        runner.run(&input);
+        assert!(runner.decoded > before, "{name}");
+        for _ in 0..20 {
+            let mut damaged = input.clone();
+            for _ in 0..=random.below(40) {
+                let at = random.below(damaged.len());
+                damaged[at] = random.below(256) as u8;
+            }
+            runner.run(&damaged);
+        }
+        let noise: Vec<u8> = (0..2000).map(|_| random.below(256) as u8).collect();
+        runner.run(&noise);
+    }
+    assert!(runner.runs > 250, "{}", runner.runs);
+}
+
 fn write_seeds() {
+    for (name, input) in recordings().into_iter().filter(|(name, _)| name.starts_with("15-") || name.starts_with("18-")) {
+        fs::create_dir_all(corpus("pgoutput")).expect("a folder");
+        fs::write(corpus("pgoutput").join(name), input).expect("a file");
+    }
     let write = |target: &str, name: &str, input: &[u8]| {
         fs::create_dir_all(corpus(target)).expect("a folder");
         fs::write(corpus(target).join(name), input).expect("a file");

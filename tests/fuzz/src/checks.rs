@@ -14,7 +14,7 @@ use lakeward::types::{ColumnPlan, Wire};
 use std::sync::LazyLock;
 
 /// What becoming a batch costs, whatever is in it: decoders, schemas, messages, the first room of vectors and bitmaps.
-const ONE_DECODE_BYTES: usize = 256 << 10;
+pub(super) const ONE_DECODE_BYTES: usize = 256 << 10;
 
 /// What came of an input.
 pub struct Outcome {
@@ -25,7 +25,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    const NOTHING: Self = Self { decoded: false, bound: ONE_DECODE_BYTES };
+    pub(super) const NOTHING: Self = Self { decoded: false, bound: ONE_DECODE_BYTES };
 }
 
 /// The input of [`value`] that gives `field` to a case.

@@ -3,5 +3,6 @@
 
 pub mod catalogue;
 pub mod checks;
+pub mod messages;
 pub mod seeds;
 pub mod streams;

@@ -1,0 +1,7 @@
+//! Change data capture: what logical replication says, as values. Pure; the connection is in [`crate::postgres`].
+//!
+//! [`pgoutput`] turns the bytes of one message into a `message` that borrows from them, with rows as `tuple`s.
+
+mod message;
+pub mod pgoutput;
+mod tuple;
