@@ -4,6 +4,7 @@ use super::startup::{self, Hold};
 use super::transport::Keepalive;
 use super::transport::{self, Encryption, Failure, Stream};
 use super::tunnel::{Lane, SshConnection, Tunnel};
+use super::wire::Mode;
 use super::{pooler, tls, wire};
 use crate::error::{Error, Result, Retry};
 use futures::future::BoxFuture;
@@ -108,6 +109,11 @@ pub async fn session(options: &ConnectOptions) -> Result<Session> {
 /// Opens a session of our own client, for COPY.
 pub async fn wire(options: &ConnectOptions) -> Result<wire::Connection> {
     first_host(options, Lane::Own, |options, host, ssh| Box::pin(open_wire(options, host, ssh))).await
+}
+
+/// Opens a session of our own client in replication mode.
+pub(super) async fn walsender(options: &ConnectOptions) -> Result<wire::Connection> {
+    first_host(options, Lane::Own, |options, host, ssh| Box::pin(open_walsender(options, host, ssh))).await
 }
 
 impl Session {
@@ -275,7 +281,15 @@ async fn attempt<T>(
 }
 
 async fn open_wire(options: &ConnectOptions, host: &Host, ssh: Option<&Arc<SshConnection>>) -> Result<wire::Connection> {
-    let mut connection = by_sslmode(options, host, ssh, |s, o, h| Box::pin(wire::Connection::login(s, o, h))).await?;
+    prepare(by_sslmode(options, host, ssh, |s, o, h| Box::pin(wire::Connection::login(s, o, h, Mode::Sql))).await?, options).await
+}
+
+async fn open_walsender(options: &ConnectOptions, host: &Host, ssh: Option<&Arc<SshConnection>>) -> Result<wire::Connection> {
+    prepare(by_sslmode(options, host, ssh, |s, o, h| Box::pin(wire::Connection::login(s, o, h, Mode::Replication))).await?, options).await
+}
+
+/// Gives a new session its settings.
+async fn prepare(mut connection: wire::Connection, options: &ConnectOptions) -> Result<wire::Connection> {
     let rows = connection.simple(&connection.settings(options, false)).await.map_err(|e| e.doing("set session parameters"))?;
     let standby = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
     primary(options, standby)?;

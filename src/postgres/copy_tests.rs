@@ -4,6 +4,7 @@
 use super::*;
 use crate::error::Retry;
 use crate::postgres::connect::{ConnectOptions, SslMode, wire};
+use crate::postgres::frame::BUFFER_BYTES;
 use crate::postgres::testing::Server;
 use std::time::{Duration, Instant};
 

@@ -164,6 +164,11 @@ impl<'a> Body<'a> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
+    /// Takes a big-endian 64-bit number.
+    pub fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
     /// Takes a string that ends with a NUL byte.
     pub fn cstr(&mut self) -> Result<&'a [u8]> {
         let end = self.0.iter().position(|&b| b == 0).ok_or_else(|| garbage("a string without end"))?;

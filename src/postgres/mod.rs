@@ -1,7 +1,7 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
-//! Connecting: `transport` (sockets), [`tunnel`] (SSH), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `frame`
-//! (messages), [`wire`] (queries), [`copy`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
+//! Connecting: `transport` (sockets), [`tunnel`] (SSH), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `duplex`
+//! and `frame` (bytes and messages), [`wire`] (queries), `copy_data` and [`copy`]; [`replication`] and [`replication_stream`], with `gathering` and [`replication_status`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
 mod catalog_assembly;
@@ -9,14 +9,20 @@ mod catalog_query;
 mod certificate;
 pub mod connect;
 pub mod copy;
+mod copy_data;
 mod copy_line;
 pub mod decode;
+mod duplex;
 pub mod exported;
 pub(crate) mod frame;
+mod gathering;
 pub mod lsn;
 mod pooler;
 pub mod quote;
 pub mod replica;
+pub mod replication;
+pub mod replication_status;
+pub mod replication_stream;
 pub mod scope;
 mod sqlstate;
 pub(crate) mod startup;

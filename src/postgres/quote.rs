@@ -20,6 +20,11 @@ pub fn literal(text: &str) -> String {
     if text.contains('\\') { format!("E{}", enclosed(&text.replace('\\', r"\\"), '\'')) } else { enclosed(text, '\'') }
 }
 
+/// `'text'`, as a string in a replication command, whose grammar has no `E'text'` and takes a backslash for itself.
+pub fn replication_literal(text: &str) -> String {
+    enclosed(text, '\'')
+}
+
 fn enclosed(text: &str, mark: char) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push(mark);
@@ -64,6 +69,7 @@ pub(crate) mod tests {
         check(literal(""), "''");
         check(literal("a\\b"), r"E'a\\b'");
         check(literal("\\' OR 1=1"), r"E'\\'' OR 1=1'");
+        check(replication_literal("\\' OR 1=1"), r"'\'' OR 1=1'");
     }
 
     #[test]

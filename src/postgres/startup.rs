@@ -6,7 +6,7 @@
 
 use super::connect::ConnectOptions;
 use super::frame::{Body, garbage};
-use super::wire::Connection;
+use super::wire::{Connection, Mode};
 use super::{quote, sqlstate, tls};
 use crate::error::{Error, Result};
 use bytes::BytesMut;
@@ -31,6 +31,8 @@ pub enum Hold {
     /// For the session, when it is served by the process that was named at login. If not, there is a pooler between, and
     /// for the query only: its server connections serve others after us.
     Session(i32),
+    /// For a session in replication mode: a pooler that lets one through gives it a server connection of its own.
+    Walsender,
 }
 
 /// The query that gives a session of `version` (as 150018) its settings; its first two columns say whether there is a
@@ -61,6 +63,7 @@ pub fn settings(options: &ConnectOptions, version: u32, hold: Hold, unchecked: b
     all.extend(options.parameters.iter().filter(|(name, _)| !is_startup(name)).map(|(name, value)| (name.as_str(), value.clone())));
     let (pooled, local) = match hold {
         Hold::Transaction => ("NULL".to_owned(), "true".to_owned()),
+        Hold::Walsender => ("false".to_owned(), "false".to_owned()),
         Hold::Session(process) => (format!("pg_backend_pid() <> {process}"), format!("pg_backend_pid() <> {process}")),
     };
     let mut calls: Vec<String> =
@@ -112,13 +115,14 @@ pub fn version_number(text: &str) -> u32 {
 }
 
 /// Sends the start-up message, authenticates, and reads up to the first ReadyForQuery.
-pub async fn login(connection: &mut Connection, options: &ConnectOptions) -> Result<()> {
+pub async fn login(connection: &mut Connection, options: &ConnectOptions, mode: Mode) -> Result<()> {
     let mut parameters = vec![
         ("user", options.user.as_str()),
         ("database", options.database.as_str()),
         ("application_name", options.application_name.as_str()),
         ("client_encoding", "UTF8"),
     ];
+    parameters.extend((mode == Mode::Replication).then_some(("replication", "database")));
     parameters.extend(startup_options(options).map(|value| ("options", value)));
     send(connection, |out| frontend::startup_message(parameters.iter().copied(), out)).await?;
     authenticate(connection, options).await?;
@@ -174,7 +178,7 @@ async fn scram(connection: &mut Connection, mut body: Body<'_>, password: &[u8])
             _ => {}
         }
     }
-    let bound = connection.stream().certificate().and_then(tls::channel_binding);
+    let bound = connection.certificate().as_ref().and_then(tls::channel_binding);
     let (mechanism, binding) = match (plus, plain, bound) {
         (true, _, Some(data)) => (sasl::SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(data)),
         // We could have: if the server could have too, somebody removed its offer, and the server will notice.

@@ -50,13 +50,24 @@ impl Server {
         static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         shared.upgrade().unwrap_or_else(|| {
-            let server = Arc::new(Self::start());
+            let server = Arc::new(Self::own());
             *shared = Arc::downgrade(&server);
             server
         })
     }
 
-    fn start() -> Self {
+    /// One for a test alone, which may stop it.
+    pub fn own() -> Self {
+        Self::start(&server_programs())
+    }
+
+    /// One of each other major that the end-to-end tests have fetched (`./build.sh e2e`): the version, and the server.
+    pub fn majors() -> impl Iterator<Item = (u32, Self)> {
+        let found = (10..30).filter_map(|major| Some((major, embedded(major)?)));
+        found.map(|(major, programs)| (major, Self::start(&programs)))
+    }
+
+    fn start(bin: &Path) -> Self {
         let directory = tempfile::Builder::new().prefix("wire").tempdir().unwrap();
         let root = directory.path();
         let authority = Authority::new();
@@ -68,7 +79,6 @@ impl Server {
         if as_root() {
             run(Command::new("chown").args(["-R", "postgres:postgres"]).arg(root));
         }
-        let bin = server_programs();
         run(unprivileged(&bin.join("initdb"))
             .args(["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
             .arg(root.join("data")));
@@ -83,6 +93,9 @@ impl Server {
             ("unix_socket_directories", root.to_str().unwrap().to_owned()),
             ("fsync", "off".to_owned()),
             ("shared_buffers", std::env::var("TEST_SHARED_BUFFERS").unwrap_or_else(|_| "128MB".to_owned())),
+            ("wal_level", "logical".to_owned()),
+            ("max_wal_senders", "30".to_owned()),
+            ("max_replication_slots", "30".to_owned()),
             ("ssl", "on".to_owned()),
             ("ssl_cert_file", file("server.crt")),
             ("ssl_key_file", file("server.key")),
@@ -126,6 +139,12 @@ impl Server {
             thread::sleep(Duration::from_millis(50));
         }
         panic!("the server did not start: {}", fs::read_to_string(self.directory.path().join("log")).unwrap());
+    }
+
+    /// Ends the server without waiting for it: at once, as `pg_ctl stop -m immediate` does, or in good order, as `-m fast` does.
+    pub fn stop(&self, at_once: bool) {
+        let signal = if at_once { "-QUIT" } else { "-INT" };
+        run(Command::new("kill").args([signal, &self.process.id().to_string()]));
     }
 
     /// The certificate authority that signed the server's certificate (which is for `localhost`) and is trusted for clients.
@@ -308,4 +327,11 @@ fn server_programs() -> PathBuf {
         fs::read_dir("/usr/lib/postgresql").expect("install the package postgresql").map(|e| e.unwrap().path()).collect();
     versions.sort();
     versions.pop().expect("install the package postgresql").join("bin")
+}
+
+/// Where the end-to-end tests keep the programs of a major.
+fn embedded(major: u32) -> Option<PathBuf> {
+    let cache = std::env::var_os("LAKEWARD_CACHE").map_or_else(|| PathBuf::from("/var/cache/lakeward"), PathBuf::from);
+    let bin = cache.join(format!("embedded/pg{major}/package/native/bin"));
+    bin.join("postgres").exists().then_some(bin)
 }

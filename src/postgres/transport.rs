@@ -28,7 +28,7 @@ use tokio_rustls::client::TlsStream;
 const LOW_WATER: i32 = 256 << 10;
 
 /// How long bytes below the mark may wait: a server that pauses is slower than this anyway.
-const LOW_WATER_WAIT: Duration = Duration::from_millis(10);
+pub const LOW_WATER_WAIT: Duration = Duration::from_millis(10);
 
 /// rustls reads 4 KiB at a time; a buffer below it makes that one system call in sixteen.
 const TLS_READ_BYTES: usize = 64 << 10;

@@ -6,7 +6,8 @@
 
 use super::connect::{ConnectOptions, Host, TlsOptions, within};
 use super::copy::CopyOut;
-use super::frame::{self, BUFFER_BYTES, Body, Buffer, Header, Report, garbage};
+use super::duplex::{Duplex, Writer};
+use super::frame::{self, BUFFER_BYTES, Body, Buffer, HEADER_BYTES, Header, Report, garbage};
 use super::startup::{self, Hold, unexpected};
 use super::transport::{self, Encryption, Keepalive, Stream};
 use super::tunnel::{Lane, Tunnel};
@@ -14,6 +15,7 @@ use super::{connect, sqlstate};
 use crate::error::{Context, Error, Result};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
+use rustls::pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,17 +25,27 @@ const RESULT_BYTES_MAX: usize = 64 << 20;
 
 /// A session of our own client.
 pub struct Connection {
-    stream: Stream,
+    stream: Duplex,
     pub(super) buffer: Buffer,
     state: State,
     parameters: HashMap<String, String>,
     pid: i32,
     key: i32,
+    mode: Mode,
     host: Host,
     tls: TlsOptions,
     tunnel: Option<Tunnel>,
     keepalive: Keepalive,
     timeout: Duration,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// SQL.
+    Sql,
+    /// Replication commands, and SQL too (manual, "Streaming Replication Protocol": `replication=database`).
+    Replication,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +60,22 @@ enum State {
 
 impl Connection {
     /// Logs in over an open stream.
-    pub(super) async fn login(stream: Stream, options: &ConnectOptions, host: &Host) -> Result<Self> {
+    pub(super) async fn login(stream: Stream, options: &ConnectOptions, host: &Host, mode: Mode) -> Result<Self> {
         let mut connection = Self {
-            stream,
+            stream: Duplex::new(stream),
             buffer: Buffer::new(BUFFER_BYTES),
             state: State::Busy,
             parameters: HashMap::new(),
             pid: 0,
             key: 0,
+            mode,
             host: host.clone(),
             tls: options.tls.clone(),
             tunnel: options.tunnel.clone(),
             keepalive: options.keepalive,
             timeout: options.connect_timeout,
         };
-        startup::login(&mut connection, options).await?;
+        startup::login(&mut connection, options, mode).await?;
         connection.state = State::Idle;
         Ok(connection)
     }
@@ -122,7 +135,11 @@ impl Connection {
 
     /// The query that gives this session its settings for the transaction, or until it ends; see `startup::settings`.
     pub fn settings(&self, options: &ConnectOptions, local: bool) -> String {
-        let hold = if local { Hold::Transaction } else { Hold::Session(self.pid) };
+        let hold = match self.mode {
+            _ if local => Hold::Transaction,
+            Mode::Sql => Hold::Session(self.pid),
+            Mode::Replication => Hold::Walsender,
+        };
         startup::settings(options, self.server_version(), hold, self.parameter("server_encoding") == Some("SQL_ASCII"))
     }
 
@@ -138,7 +155,7 @@ impl Connection {
 
     /// Whether the stream is encrypted.
     pub fn is_tls(&self) -> bool {
-        self.stream.is_tls()
+        self.stream.lock().is_tls()
     }
 
     /// Can stop this session's command from another task.
@@ -166,12 +183,19 @@ impl Connection {
         }
     }
 
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
+    /// The certificate that the server presented.
+    pub(super) fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.stream.lock().certificate().cloned()
     }
 
+    /// Starts or stops to let bytes gather before a read returns.
     pub(super) fn gather(&mut self, on: bool) {
-        self.stream.gather(on);
+        self.stream.lock().gather(on);
+    }
+
+    /// The sending side, for another task; meanwhile nothing may be sent from here.
+    pub(super) fn writer(&self) -> Writer {
+        self.stream.writer()
     }
 
     pub(super) fn set_key(&mut self, body: &mut Body<'_>) -> Result<()> {
@@ -192,7 +216,7 @@ impl Connection {
         error
     }
 
-    async fn query(&mut self, sql: &str) -> Result<()> {
+    pub(super) async fn query(&mut self, sql: &str) -> Result<()> {
         match self.state {
             State::Idle => {}
             State::Busy => return Err(Error::bug("the connection is still busy with a command that was given up")),
@@ -253,9 +277,7 @@ impl Connection {
                 continue;
             }
             if header.tag == b'E' {
-                let report = Report::parse(&body).map_err(|error| self.broken(error))?;
-                let error = sqlstate::report_error(&report);
-                return Err(if report.is_fatal() { self.broken(error) } else { error });
+                return Err(self.reported(&body)?);
             }
             return Ok((header.tag, body));
         }
@@ -263,7 +285,7 @@ impl Connection {
 
     /// The next message of a command. An error of the statement goes to `failure`: the server still sends
     /// ReadyForQuery, and the session lives on.
-    async fn next_in_command(&mut self, failure: &mut Option<Error>) -> Result<(u8, Vec<u8>)> {
+    pub(super) async fn next_in_command(&mut self, failure: &mut Option<Error>) -> Result<(u8, Vec<u8>)> {
         loop {
             match self.next().await {
                 Err(error) if self.state == State::Busy => {
@@ -272,6 +294,20 @@ impl Connection {
                 other => return other.map_err(|lost| failure.take().unwrap_or(lost)),
             }
         }
+    }
+
+    /// Takes a complete message off the front of the buffer; `None` if it is one that may come at any time.
+    pub(super) fn take(&mut self, header: Header) -> Result<Option<Vec<u8>>> {
+        let body = self.buffer.unread().get(HEADER_BYTES..header.message_bytes()).unwrap_or_default().to_vec();
+        self.buffer.consume(header.message_bytes());
+        Ok(if self.aside(header.tag, &body)? { None } else { Some(body) })
+    }
+
+    /// The error in an ErrorResponse. One that ends the session comes as the error of this call.
+    pub(super) fn reported(&mut self, body: &[u8]) -> Result<Error> {
+        let report = Report::parse(body).map_err(|error| self.broken(error))?;
+        let error = sqlstate::report_error(&report);
+        if report.is_fatal() { Err(self.broken(error)) } else { Ok(error) }
     }
 
     /// Takes messages that may come at any time: notices, parameters, notifications.

@@ -1,0 +1,355 @@
+//! Replication streams against a real server: what arrives, what is acknowledged, and every way to end.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::error::Retry;
+use crate::postgres::connect::{ConnectOptions, Host, SslMode};
+use crate::postgres::frame::BUFFER_BYTES;
+use crate::postgres::replication::tests::{connect, is_commit, messages, options, sql, table, tags, value};
+use crate::postgres::testing::Server;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn start(server: &Server, name: &str) -> ReplicationStream {
+    connect(server).await.start(&options(name, 150_000)).await.unwrap()
+}
+
+/// The end of a transaction, from its Commit message.
+fn end_of(commit: &[u8]) -> Lsn {
+    Lsn(u64::from_be_bytes(*commit[10..].first_chunk().unwrap()))
+}
+
+async fn confirmed(server: &Server, slot: &str) -> Lsn {
+    let query = format!("SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'");
+    value(server, &query).await.unwrap().parse().unwrap()
+}
+
+/// Waits until a session is gone, or 10 s.
+async fn gone(server: &Server, pid: i32) -> bool {
+    for _ in 0..100 {
+        if value(server, &format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).await.as_deref() == Some("0") {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
+}
+
+fn tls(server: &Server) -> ConnectOptions {
+    let mut tls = server.options(server.tcp(), "postgres");
+    tls.tls.mode = SslMode::Require;
+    tls
+}
+
+#[tokio::test]
+async fn transactions_arrive_whole_by_every_way() {
+    let server = Server::shared();
+    table(&server, "ways", "i int PRIMARY KEY, t text").await;
+    for (round, way) in
+        [server.options(server.unix(), "postgres"), server.options(server.tcp(), "postgres"), tls(&server)].iter().enumerate()
+    {
+        let replication = Replication::connect(way).await.unwrap();
+        let mut stream = replication.start(&options("ways", 150_000)).await.unwrap();
+        sql(&server, &format!("BEGIN; INSERT INTO ways VALUES ({round}, 'a'); UPDATE ways SET t = 'b' WHERE i = {round}; COMMIT")).await;
+        let first = messages(&mut stream, is_commit).await.unwrap();
+        assert_eq!(tags(&first), "BRIUC");
+        // Enough to gather bytes, in transactions that are not streamed; then one that must be seen at once.
+        let many = "DO $$ BEGIN FOR n IN 1..30 LOOP INSERT INTO ways SELECT -g - 10000 * n - 1000000 * ROUND, repeat('x', 50) FROM generate_series(1, 10000) g; COMMIT; END LOOP; END $$";
+        sql(&server, &many.replace("ROUND", &round.to_string())).await;
+        let mut commits = 0;
+        let found = messages(&mut stream, |message| {
+            commits += u32::from(is_commit(message));
+            commits == 30
+        });
+        let found = found.await.unwrap();
+        assert_eq!(found.iter().filter(|message| message[0] == b'I').count(), 300_000);
+        let on_tcp = !matches!(way.hosts[0], Host::Unix(..));
+        assert!(stream.gathering.is_on() || !on_tcp, "{round}");
+        let idle = tokio::time::timeout(Duration::from_millis(100), messages(&mut stream, is_commit)).await;
+        assert!(idle.is_err() && !stream.gathering.is_on());
+        let insert = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            sql(&server, &format!("DELETE FROM ways WHERE i = {round}")).await;
+        };
+        let (last, ()) = tokio::join!(messages(&mut stream, is_commit), insert);
+        let last = last.unwrap();
+        assert_eq!(tags(&last), "BDC");
+        stream.acknowledger().flushed(end_of(last.last().unwrap()));
+        stream.finish(Duration::from_secs(20)).await.unwrap().close().await;
+    }
+    connect(&server).await.drop_slot("ways", Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_server_hears_of_a_reader_that_sleeps() {
+    let server = Server::shared();
+    table(&server, "sleeper", "t text").await;
+    for mut way in [server.options(server.unix(), "postgres"), server.options(server.tcp(), "postgres"), tls(&server)] {
+        way.parameters.push(("wal_sender_timeout".to_owned(), "2s".to_owned()));
+        let mut replication = Replication::connect(&way).await.unwrap();
+        assert_eq!(replication.status_interval().await.unwrap(), Duration::from_secs(2) / 3);
+        let mut options = options("sleeper", 150_000);
+        options.status_interval = Duration::from_millis(600);
+        let mut stream = replication.start(&options).await.unwrap();
+        sql(&server, "INSERT INTO sleeper SELECT repeat('x', 1000) FROM generate_series(1, 40000)").await;
+        // Full buffers on both sides, and a server that waits in the middle of a transaction.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let is_last = |message: &[u8]| is_commit(message) || message[0] == b'c';
+        let found = messages(&mut stream, is_last).await.unwrap();
+        assert_eq!(found.iter().filter(|message| message[0] == b'I').count(), 40_000);
+        // And with nothing to read.
+        let idle = tokio::time::timeout(Duration::from_secs(4), messages(&mut stream, is_commit)).await;
+        assert!(idle.is_err());
+        sql(&server, "INSERT INTO sleeper VALUES ('y')").await;
+        let found = messages(&mut stream, is_commit).await.unwrap();
+        stream.acknowledger().flushed(end_of(found.last().unwrap()));
+        stream.finish(Duration::from_secs(10)).await.unwrap().close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_large_value_waits_for_permission() {
+    let server = Server::shared();
+    table(&server, "large", "t text").await;
+    let mut stream = Replication::connect(&tls(&server)).await.unwrap().start(&options("large", 150_000)).await.unwrap();
+    sql(&server, "ALTER TABLE large ALTER t SET STORAGE EXTERNAL; INSERT INTO large SELECT repeat('x', 100000000)").await;
+    let (mut lengths, mut large) = (Vec::new(), 0);
+    while !lengths.contains(&26) {
+        let mut sink = |received: Received<'_>| {
+            if let Received::Data { payload, .. } = received {
+                lengths.push(payload.len());
+            }
+            Ok(())
+        };
+        match stream.read(&mut sink).await.unwrap() {
+            Event::Large(bytes) => {
+                assert!(bytes > 100_000_000);
+                assert!(stream.connection.buffer.capacity() <= BUFFER_BYTES);
+                large += 1;
+                if large > 2 {
+                    stream.allow(bytes);
+                }
+            }
+            Event::Data => {}
+            Event::Done => panic!("the end"),
+        }
+    }
+    assert_eq!(large, 3);
+    assert!(lengths.iter().any(|&n| n > 100_000_000), "{lengths:?}");
+    assert_eq!(stream.connection.buffer.capacity(), BUFFER_BYTES);
+    // Another one, which nobody wants.
+    sql(&server, "INSERT INTO large SELECT repeat('x', 100000000)").await;
+    stream.finish(Duration::from_secs(30)).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn the_slot_is_where_it_was_acknowledged() {
+    let server = Server::shared();
+    let created = table(&server, "acknowledged", "i int").await;
+    let mut stream = start(&server, "acknowledged").await;
+    let acknowledger = stream.acknowledger();
+    let mut ends = Vec::new();
+    for i in 0..3 {
+        sql(&server, &format!("INSERT INTO acknowledged VALUES ({i})")).await;
+        ends.push(end_of(messages(&mut stream, is_commit).await.unwrap().last().unwrap()));
+    }
+    assert_eq!(confirmed(&server, "acknowledged").await, created.consistent_point);
+    acknowledger.flushed(ends[1]);
+    acknowledger.applied(ends[0]);
+    acknowledger.flushed(ends[0]);
+    acknowledger.tell();
+    let seen = async {
+        while confirmed(&server, "acknowledged").await != ends[1] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(800), seen).await.expect("before the next update is due");
+    let query = format!("SELECT write_lsn, flush_lsn, replay_lsn FROM pg_stat_replication WHERE pid = {}", stream.backend_pid());
+    let told: Vec<Lsn> = sql(&server, &query).await[0].iter().map(|lsn| lsn.as_ref().unwrap().parse().unwrap()).collect();
+    assert!(told[0] >= ends[2] && told[1..] == [ends[1], ends[0]], "{told:?} {ends:?}");
+    // Beyond what the stream has brought: nobody can have that.
+    acknowledger.flushed(Lsn(u64::MAX));
+    let session = stream.finish(Duration::from_secs(10)).await.unwrap();
+    let end = confirmed(&server, "acknowledged").await;
+    let current: Lsn = value(&server, "SELECT pg_current_wal_insert_lsn()").await.unwrap().parse().unwrap();
+    assert!(end >= ends[2] && end <= current, "{end} {current}");
+
+    // Again from there: what was acknowledged does not come again, and an old position does not move the slot back.
+    sql(&server, "INSERT INTO acknowledged VALUES (9)").await;
+    let mut stream = session.start(&options("acknowledged", 150_000)).await.unwrap();
+    assert_eq!(stream.confirmed(), end);
+    stream.acknowledger().flushed(ends[0]);
+    let found = messages(&mut stream, is_commit).await.unwrap();
+    assert_eq!(tags(&found), "BRIC");
+    let mut session = stream.finish(Duration::from_secs(10)).await.unwrap();
+    assert_eq!(confirmed(&server, "acknowledged").await, end);
+    assert!(session.identify().await.is_ok());
+    session.drop_slot("acknowledged", Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_terminated_stream_is_transient_and_a_dropped_one_ends_its_session() {
+    let server = Server::shared();
+    table(&server, "ended", "t text").await;
+    let mut stream = start(&server, "ended").await;
+    let pid = stream.backend_pid();
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sql(&server, &format!("SELECT pg_terminate_backend({pid})")).await;
+    };
+    let (end, ()) = tokio::join!(messages(&mut stream, |_| false), kill);
+    let error = end.unwrap_err();
+    assert_eq!((error.code(), error.retry()), (Some("57P01"), Retry::Again), "{error}");
+    assert_eq!(stream.read(&mut |_| Ok(())).await.unwrap_err().retry(), Retry::Again);
+    assert!(stream.finish(Duration::from_secs(5)).await.is_err());
+
+    for way in [server.options(server.tcp(), "postgres"), tls(&server)] {
+        assert!(gone(&server, pid).await);
+        let mut stream = Replication::connect(&way).await.unwrap().start(&options("ended", 150_000)).await.unwrap();
+        sql(&server, "INSERT INTO ended SELECT repeat('x', 1000) FROM generate_series(1, 20000)").await;
+        stream.read(&mut |_| Ok(())).await.unwrap();
+        let (pid, acknowledger) = (stream.backend_pid(), stream.acknowledger());
+        drop(stream);
+        assert!(gone(&server, pid).await);
+        acknowledger.flushed(Lsn(1));
+        acknowledger.tell();
+    }
+    connect(&server).await.drop_slot("ended", Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_the_plugin_is_the_servers() {
+    let server = Server::shared();
+    table(&server, "lost_publication", "i int").await;
+    let mut stream = start(&server, "lost_publication").await;
+    sql(&server, "DROP PUBLICATION lost_publication; INSERT INTO lost_publication VALUES (1)").await;
+    let error = messages(&mut stream, is_commit).await.unwrap_err();
+    assert_eq!((error.code(), error.retry()), (Some("42704"), Retry::Never), "{error}");
+    assert!(error.to_string().contains("lost_publication"), "{error}");
+    assert!(stream.read(&mut |_| Ok(())).await.unwrap_err().to_string().contains("ended"));
+    drop(stream);
+    connect(&server).await.drop_slot("lost_publication", Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_the_sink_comes_back_and_reading_goes_on() {
+    let server = Server::shared();
+    table(&server, "sunk", "i int").await;
+    let mut stream = start(&server, "sunk").await;
+    sql(&server, "INSERT INTO sunk VALUES (1)").await;
+    let error = loop {
+        let mut sink = |received: Received<'_>| match received {
+            Received::Data { .. } => Err(Error::schema("no room")),
+            Received::Keepalive { .. } => Ok(Flow::More),
+        };
+        match stream.read(&mut sink).await {
+            Ok(event) => assert_eq!(event, Event::Data),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), "no room");
+    let mut one = Vec::new();
+    while one.is_empty() {
+        let mut sink = |received: Received<'_>| {
+            if let Received::Data { payload, .. } = received {
+                one.push(payload[0]);
+                return Ok(Flow::Enough);
+            }
+            Ok(Flow::More)
+        };
+        stream.read(&mut sink).await.unwrap();
+    }
+    assert_eq!(one, b"R");
+    assert_eq!(tags(&messages(&mut stream, is_commit).await.unwrap()), "IC");
+    drop(stream);
+    connect(&server).await.drop_slot("sunk", Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_stops_is_transient() {
+    for immediate in [true, false] {
+        let server = Server::own();
+        table(&server, "stopped", "i int").await;
+        let mut stream = start(&server, "stopped").await;
+        let acknowledger = stream.acknowledger();
+        sql(&server, "INSERT INTO stopped VALUES (1)").await;
+        let commit = messages(&mut stream, is_commit).await.unwrap();
+        acknowledger.flushed(end_of(commit.last().unwrap()));
+        server.stop(immediate);
+        let mut keepalives = 0;
+        let end = async {
+            loop {
+                let mut sink = |received: Received<'_>| {
+                    if let Received::Keepalive { position, .. } = received {
+                        keepalives += 1;
+                        // A shutdown waits for it.
+                        if keepalives > 10 {
+                            acknowledger.flushed(position);
+                        }
+                    }
+                    Ok(())
+                };
+                if let Err(error) = stream.read(&mut sink).await {
+                    break error;
+                }
+            }
+        };
+        let error = tokio::time::timeout(Duration::from_secs(20), end).await.expect("the end");
+        assert_eq!(error.retry(), Retry::Again, "{error}");
+        assert_eq!(error.to_string().contains("shutting down"), !immediate, "{error}");
+    }
+}
+
+/// Passes bytes on until told to swallow them.
+async fn proxy(port: u16) -> (u16, tokio::sync::watch::Sender<bool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (switch, frozen) = tokio::sync::watch::channel(false);
+    let near = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        let pass = async |from: &mut tokio::net::tcp::ReadHalf<'_>, to: &mut tokio::net::tcp::WriteHalf<'_>| {
+            let mut bytes = vec![0; 65536];
+            while let Ok(n @ 1..) = from.read(&mut bytes).await {
+                if !*frozen.borrow() && to.write_all(&bytes[..n]).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(pass(&mut from_client, &mut to_server), pass(&mut from_server, &mut to_client));
+    });
+    (near, switch)
+}
+
+#[tokio::test]
+async fn a_silent_server_is_asked_and_then_given_up() {
+    let server = Server::shared();
+    table(&server, "silent", "i int").await;
+    let (port, switch) = proxy(server.port()).await;
+    let way = server.options(Host::Tcp("127.0.0.1".to_owned(), port), "postgres");
+    let mut options = options("silent", 150_000);
+    options.timeout = Duration::from_secs(1);
+    let mut stream = Replication::connect(&way).await.unwrap().start(&options).await.unwrap();
+    // Alive, though nothing happens and its own clock gives it no reason to speak.
+    let idle = tokio::time::timeout(Duration::from_secs(4), messages(&mut stream, is_commit)).await;
+    assert!(idle.is_err());
+    switch.send(true).unwrap();
+    let begin = Instant::now();
+    let error = messages(&mut stream, is_commit).await.unwrap_err();
+    assert!(error.to_string().contains("nothing was received") && error.retry() == Retry::Again, "{error}");
+    let waited = begin.elapsed();
+    assert!(waited > Duration::from_millis(500) && waited < Duration::from_secs(3), "{waited:?}");
+}
+
+#[test]
+fn messages_that_are_none_are_refused() {
+    let good = [&b"w\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02"[..], b"B"].concat();
+    assert_eq!(Received::parse(&good).unwrap(), Received::Data { position: Lsn(1), sent: 2, payload: b"B" });
+    let keepalive = b"k\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x01";
+    assert_eq!(Received::parse(keepalive).unwrap(), Received::Keepalive { position: Lsn(1), sent: 2, asked: true });
+    for bad in [&b""[..], b"w", &good[..24], b"k", &keepalive[..17], b"r", b"\xff"] {
+        assert!(Received::parse(bad).is_err(), "{}", bad.escape_ascii());
+    }
+}
