@@ -10,8 +10,8 @@
 use super::transport::LOW_WATER_WAIT;
 use std::time::Duration;
 
-/// So much without a pause, and bytes may gather: the same as for COPY.
-const LONG_RUN_BYTES: usize = 1 << 20;
+/// So much without a pause, and bytes may gather. Less than COPY waits for: a server that decodes pauses now and then.
+const LONG_RUN_BYTES: usize = 256 << 10;
 /// Less than this between two waits, and gathering has ended: 6 MB/s, for which nobody needs to save wake-ups.
 const BURST_BYTES: usize = 64 << 10;
 /// A wait from which on the reads before and after it count apart. Shorter than the kernel's patience, longer than the
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_long_run_gathers_and_a_trickle_does_not() {
         let mut gathering = Gathering::default();
-        for _ in 0..127 {
+        for _ in 0..31 {
             assert_eq!(read(&mut gathering, 8192, 1), None);
         }
         assert_eq!(read(&mut gathering, 8192, 1), Some(true));
@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(read(&mut gathering, 1 << 20, 0), Some(true));
         gathering.stop();
         assert!(!gathering.is_on());
-        assert_eq!(read(&mut gathering, 1 << 19, 0), None);
+        assert_eq!(read(&mut gathering, 1 << 17, 0), None);
     }
 }

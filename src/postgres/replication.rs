@@ -23,6 +23,8 @@ const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(10);
 /// A session in replication mode, idle.
 pub struct Replication {
     connection: Connection,
+    /// The server's process has streamed, and cannot do it again: it forgets to clear its mark that the client is done.
+    spent: bool,
 }
 
 /// Whom we talk to.
@@ -121,11 +123,12 @@ impl Replication {
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let options = ConnectOptions { statement_timeout: Duration::ZERO, lock_timeout: Duration::ZERO, ..options.clone() };
         let connection = connect::walsender(&options).await.map_err(explain).doing(|| "open a replication session")?;
-        Ok(Self { connection })
+        Ok(Self { connection, spent: false })
     }
 
-    pub(super) fn over(connection: Connection) -> Self {
-        Self { connection }
+    /// The session after a stream.
+    pub(super) fn after_stream(connection: Connection) -> Self {
+        Self { connection, spent: true }
     }
 
     /// The server's version as a number, 150018 for 15.18.
@@ -191,8 +194,11 @@ impl Replication {
         }
     }
 
-    /// Starts to read a slot. A server before 12 may report an error with its options only at the first read.
+    /// Starts to read a slot, once in a session. A server before 12 may report an error with its options only at the first read.
     pub async fn start(mut self, options: &StartOptions) -> Result<ReplicationStream> {
+        if self.spent {
+            return Err(Error::bug("a replication session can stream once"));
+        }
         let doing = || format!("read the replication slot {}", options.slot);
         let floor = self.confirmed(&options.slot).await.doing(doing)?;
         self.connection.query(&start_command(options)).await.doing(doing)?;

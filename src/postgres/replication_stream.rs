@@ -166,7 +166,7 @@ impl ReplicationStream {
 
     /// Ends the stream: sends the last update, and throws away what comes until the server has ended it too. Then the server
     /// has taken the acknowledged position. It finishes the transaction that it is sending, which may take longer than
-    /// `limit`: that is a transient error, and the session is gone.
+    /// `limit`: that is a transient error, and the session is gone. The one that comes back can do everything but stream.
     pub async fn finish(mut self, limit: Duration) -> Result<Replication> {
         let ended = tokio::time::timeout(limit, async {
             self.progress.finish();
@@ -178,7 +178,7 @@ impl ReplicationStream {
             Err(lost(&format!("the server did not end the stream within {} s: it still sends a transaction", limit.as_secs_f64())))
         })?;
         self.connection.gather(false);
-        Ok(Replication::over(self.connection))
+        Ok(Replication::after_stream(self.connection))
     }
 
     fn hand_over<F: Into<Flow>>(&mut self, sink: &mut impl FnMut(Received<'_>) -> Result<F>, handed: &mut bool) -> Result<Stop> {

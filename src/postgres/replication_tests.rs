@@ -149,7 +149,7 @@ async fn slot_and_stream(server: &Server) {
     assert_eq!(stream.confirmed(), created.consistent_point);
     let found = messages(&mut stream, is_commit).await.unwrap();
     assert_eq!(tags(&found), "BRIC", "PostgreSQL {version}");
-    let date: &[u8] = if options.protocol.binary { b"b\0\0\0\x04\0\0\x22\x5f" } else { b"t\0\0\0\x0a2024-02-01" };
+    let date: &[u8] = if options.protocol.binary { b"b\0\0\0\x04\0\0\x22\x5d" } else { b"t\0\0\0\x0a2024-02-01" };
     assert!(found[2].ends_with(date), "PostgreSQL {version}: {}", found[2].escape_ascii());
     let mut replication = stream.finish(Duration::from_secs(10)).await.unwrap();
     replication.drop_slot("s", Duration::ZERO).await.unwrap();
