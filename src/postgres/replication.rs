@@ -20,6 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two status updates at most, whatever the server allows: it is how old its view of our progress is.
 const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// `wal_sender_timeout` through an SSH tunnel, in place of the server's: an SSH connection whose reader pauses carries nothing in
+/// the other direction either, so the server does not hear of us as long as a commit takes, or a wait for memory. (A server
+/// before 12 does not let us set it.)
+const TUNNEL_TIMEOUT: &str = "SET wal_sender_timeout = '1h'";
+
 /// A session in replication mode, idle.
 pub struct Replication {
     connection: Connection,
@@ -122,7 +127,11 @@ impl Replication {
     /// Opens a session. No limits on the time of statements and locks: to create a slot is to wait for other transactions.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
         let options = ConnectOptions { statement_timeout: Duration::ZERO, lock_timeout: Duration::ZERO, ..options.clone() };
-        let connection = connect::walsender(&options).await.map_err(explain).doing(|| "open a replication session")?;
+        let mut connection = connect::walsender(&options).await.map_err(explain).doing(|| "open a replication session")?;
+        let chosen = options.parameters.iter().any(|(name, _)| name.eq_ignore_ascii_case("wal_sender_timeout"));
+        if options.tunnel.is_some() && connection.server_version() >= 120_000 && !chosen {
+            connection.simple(TUNNEL_TIMEOUT).await.doing(|| "open a replication session")?;
+        }
         Ok(Self { connection, spent: false })
     }
 

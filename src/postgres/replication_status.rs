@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Between two updates. A server that shuts down asks again as soon as it has an answer, until all is acknowledged.
 const GAP: Duration = Duration::from_millis(20);
@@ -68,6 +68,8 @@ struct State {
     heard: Instant,
     /// When the server was asked for an answer that has not come.
     asked: Option<Instant>,
+    /// Since when an update is on its way to the kernel, or to the SSH connection.
+    sending: Option<Instant>,
     finishing: bool,
     failure: Option<Error>,
 }
@@ -76,7 +78,8 @@ impl Progress {
     /// At the start of a stream at `from`, of a slot that has confirmed `floor`.
     pub(super) fn new(from: Lsn, floor: Lsn, timeout: Duration) -> Arc<Self> {
         let (flushed, applied) = (Lsn::default(), Lsn::default());
-        let state = State { floor, flushed, applied, heard: Instant::now(), asked: None, finishing: false, failure: None };
+        let heard = Instant::now();
+        let state = State { floor, flushed, applied, heard, asked: None, sending: None, finishing: false, failure: None };
         Arc::new(Self { written: AtomicU64::new(from.max(floor).0), state: Mutex::new(state), wake: Notify::new(), timeout })
     }
 
@@ -122,13 +125,18 @@ impl Progress {
             return Err(failure);
         }
         match state.asked {
-            Some(asked) if asked.elapsed() >= self.timeout / 2 => Err(self.silent("nothing was received from the server")),
+            Some(asked) if asked.elapsed() >= self.timeout / 2 => {
+                Err(self.silent("nothing was received from the server", ", though it was asked for a sign of life"))
+            }
+            _ if !self.timeout.is_zero() && state.sending.is_some_and(|since| since.elapsed() >= self.timeout) => {
+                Err(self.silent("the server took nothing that was sent", ""))
+            }
             _ => Ok(()),
         }
     }
 
-    fn silent(&self, what: &str) -> Error {
-        lost(&format!("{what} for {} s, though it was asked for a sign of life", self.timeout.as_secs_f64()))
+    fn silent(&self, what: &str, more: &str) -> Error {
+        lost(&format!("{what} for {} s{more}", self.timeout.as_secs_f64()))
             .hint("the server or the network between is down, or the server is busy with a very large transaction: try again")
     }
 
@@ -167,17 +175,18 @@ impl Progress {
                 writer.write_all(&message).await?;
                 writer.flush().await
             };
-            let limit = if half.is_zero() { Duration::MAX } else { self.timeout };
-            let failure = match timeout(limit, sent).await {
-                Ok(Ok(())) if last => return,
-                Ok(Ok(())) => {
-                    let now = Instant::now();
+            self.lock().sending = Some(Instant::now());
+            let sent = sent.await;
+            let now = Instant::now();
+            self.lock().sending = None;
+            let failure = match sent {
+                Ok(()) if last => return,
+                Ok(()) => {
                     sleep_until(now + GAP).await;
-                    let _ = tokio::time::timeout_at(now + interval, self.wake.notified()).await;
+                    let _ = timeout_at(now + interval, self.wake.notified()).await;
                     continue;
                 }
-                Ok(Err(e)) => io_error(&e),
-                Err(_) => self.silent("the server took nothing"),
+                Err(e) => io_error(&e),
             };
             // The reader learns of it when there is nothing left to read: the server's own words come first.
             tracing::debug!("a status update could not be sent: {failure}");
@@ -269,7 +278,20 @@ mod tests {
         assert!(asks());
         progress.lock().asked = Some(ago(5));
         let error = progress.alive().expect_err("silence");
-        assert!(error.to_string().contains("10 s") && error.retry() == crate::error::Retry::Again, "{error}");
+        assert!(
+            error.to_string().contains("asked") && error.to_string().contains("10 s") && error.retry() == crate::error::Retry::Again,
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_counts_as_gone() {
+        let progress = Progress::new(Lsn(1), Lsn(1), Duration::from_secs(10));
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        progress.lock().sending = ago(9);
+        assert!(progress.alive().is_ok());
+        progress.lock().sending = ago(10);
+        assert!(progress.alive().expect_err("stuck").to_string().contains("took nothing"));
     }
 
     #[tokio::test]

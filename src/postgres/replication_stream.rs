@@ -1,7 +1,7 @@
 //! The changes of a slot as they arrive: the payloads of XLogData messages, as slices of the receive buffer, and keepalives.
 //!
 //! Promises: each payload once, in order; memory is the connection's buffer plus what [`ReplicationStream::allow`] granted; the
-//! server hears of us while nobody reads; an error that the server reported comes before the news that it has hung up.
+//! server hears of us while nobody reads (through an SSH tunnel it does not, see [`super::replication`]); an error that the server reported comes before the news that it has hung up.
 //! Reading may be given up at any await without losing bytes. It does not know what the payloads mean (the plugin does), and
 //! acknowledges nothing by itself.
 //!

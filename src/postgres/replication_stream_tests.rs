@@ -6,7 +6,11 @@ use crate::error::Retry;
 use crate::postgres::connect::{ConnectOptions, Host, SslMode};
 use crate::postgres::frame::BUFFER_BYTES;
 use crate::postgres::replication::tests::{connect, is_commit, messages, options, sql, table, tags, value};
-use crate::postgres::testing::Server;
+use crate::postgres::testing::{Server, has_ssh_keygen};
+use crate::postgres::tunnel::{self, HostKeys, Tunnel, read_private_key};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -105,6 +109,77 @@ async fn the_server_hears_of_a_reader_that_sleeps() {
         stream.acknowledger().flushed(end_of(found.last().unwrap()));
         stream.finish(Duration::from_secs(10)).await.unwrap().close().await;
     }
+}
+
+/// An SSH server that lets this user in, until it is dropped; `None` where there is none, and the way through it.
+fn bastion() -> Option<(Bastion, Tunnel)> {
+    const SSHD: &str = "/usr/sbin/sshd";
+    if !has_ssh_keygen() || !Path::new(SSHD).exists() {
+        assert!(std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: no OpenSSH server is installed");
+        return None;
+    }
+    let home = tempfile::Builder::new().prefix("bastion").tempdir_in("/var/tmp").unwrap();
+    let at = home.path().to_str().unwrap();
+    for name in ["host", "user"] {
+        let key = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(home.path().join(name)).status();
+        assert!(key.unwrap().success());
+    }
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap().trim().to_owned();
+    if user == "root" {
+        std::fs::create_dir_all("/run/sshd").unwrap();
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = format!(
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nAuthorizedKeysFile {at}/user.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
+    );
+    std::fs::write(home.path().join("sshd_config"), settings).unwrap();
+    let key = read_private_key(&std::fs::read_to_string(home.path().join("user")).unwrap(), None).ok().unwrap();
+    let mut command = Command::new(SSHD);
+    command.args(["-D", "-f", &format!("{at}/sshd_config"), "-E", &format!("{at}/log")]).stdin(Stdio::null());
+    let bastion = Bastion(command.spawn().unwrap(), home);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let host_keys = HostKeys::default();
+    let way = tunnel::Bastion { host: "127.0.0.1".to_owned(), port, user, password: None, key: Some(Arc::new(key)), host_keys };
+    Some((bastion, Tunnel::new(way)))
+}
+
+struct Bastion(Child, #[expect(dead_code, reason = "its files")] TempDir);
+
+impl Drop for Bastion {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_reader_behind_a_tunnel_may_sleep_too() {
+    let Some((_bastion, tunnel)) = bastion() else { return };
+    let server = Server::own();
+    sql(&server, "ALTER SYSTEM SET wal_sender_timeout = '2s'").await;
+    sql(&server, "SELECT pg_reload_conf()").await;
+    table(&server, "tunnelled", "t text").await;
+    let mut way = server.options(server.tcp(), "postgres");
+    way.tunnel = Some(tunnel);
+    let mut options = options("tunnelled", 150_000);
+    (options.status_interval, options.timeout) = (Duration::from_millis(600), Duration::from_secs(3));
+    let mut stream = Replication::connect(&way).await.unwrap().start(&options).await.unwrap();
+    // More than the buffers of two sockets, of the bastion and of the SSH connection.
+    sql(&server, "INSERT INTO tunnelled SELECT repeat('x', 1000) FROM generate_series(1, 40000)").await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let is_last = |message: &[u8]| is_commit(message) || message[0] == b'c';
+    let found = messages(&mut stream, is_last).await.unwrap();
+    assert_eq!(found.iter().filter(|message| message[0] == b'I').count(), 40_000);
+    let idle = tokio::time::timeout(Duration::from_secs(4), messages(&mut stream, is_commit)).await;
+    assert!(idle.is_err());
+    sql(&server, "INSERT INTO tunnelled VALUES ('y')").await;
+    let found = messages(&mut stream, is_commit).await.unwrap();
+    let end = end_of(found.last().unwrap());
+    stream.acknowledger().flushed(end);
+    stream.finish(Duration::from_secs(10)).await.unwrap().close().await;
+    assert_eq!(confirmed(&server, "tunnelled").await, end);
 }
 
 #[tokio::test]
