@@ -353,7 +353,12 @@ async fn a_server_that_stops_is_transient() {
         sql(&server, "INSERT INTO stopped VALUES (1)").await;
         let commit = messages(&mut stream, is_commit).await.unwrap();
         acknowledger.flushed(end_of(commit.last().unwrap()));
+        acknowledger.tell();
+        sql(&server, "INSERT INTO stopped VALUES (2)").await;
+        messages(&mut stream, is_commit).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
         server.stop(immediate);
+        let begin = Instant::now();
         let mut keepalives = 0;
         let end = async {
             loop {
@@ -375,6 +380,8 @@ async fn a_server_that_stops_is_transient() {
         let error = tokio::time::timeout(Duration::from_secs(20), end).await.expect("the end");
         assert_eq!(error.retry(), Retry::Again, "{error}");
         assert_eq!(error.to_string().contains("shutting down"), !immediate, "{error}");
+        // Each of the ten was answered at once, not when the next update was due.
+        assert!(immediate || keepalives > 10 && begin.elapsed() < Duration::from_secs(6), "{keepalives}, {:?}", begin.elapsed());
     }
 }
 
