@@ -8,6 +8,8 @@
 
 mod support;
 
+#[path = "e2e/capture.rs"]
+mod capture;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/consistency.rs"]

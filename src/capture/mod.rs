@@ -1,7 +1,9 @@
 //! Change data capture: what logical replication says, as values. Pure; the connection is in [`crate::postgres`].
 //!
-//! [`pgoutput`] turns the bytes of one message into a `message` that borrows from them, with rows as `tuple`s.
+//! [`pgoutput`] turns the bytes of one message into a `message` that borrows from them, with rows as `tuple`s; [`rows`] turns those into
+//! record batches.
 
 mod message;
 pub mod pgoutput;
+pub mod rows;
 mod tuple;

@@ -15,7 +15,7 @@ pub struct Tuple<'a> {
 /// A value of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell<'a> {
-    /// `n`: NULL, or not part of the key in [`Old::Key`].
+    /// `n`: NULL, or not part of the key in a row of which only the key is sent.
     Null,
     /// `u`: stored out of line (TOAST) and not touched by the update.
     Unchanged,

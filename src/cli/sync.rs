@@ -6,13 +6,17 @@ use super::{Flags, files};
 use crate::config::destination::Destination;
 use crate::config::load::FileKind;
 use crate::config::selection::Chosen;
+use crate::config::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::memory::Memory;
+use crate::postgres::catalog::TableInfo;
 use crate::shutdown;
 use crate::state::file::StateFile;
 use crate::sync::backfill::OVERSHOOT;
+use crate::sync::capture::Terms;
+use crate::sync::capture_plan::is_captured;
 use crate::sync::keeper::Keeper;
-use crate::sync::plan::Terms;
+use crate::sync::plan::{self, StreamPlan};
 use crate::sync::{Effort, Run, plan_streams};
 use chrono::Utc;
 use clap::Args;
@@ -103,7 +107,9 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     files::required(&flags.destination, "destination", "destination.json")?;
     let (source, options) = super::read_source(flags).await?;
     let destination = super::read_destination(flags).await?;
-    let mut chosen = restrict(super::read_chosen(flags, Some(&destination))?, &args.only)?;
+    let chosen = super::read_chosen(flags, Some(&destination))?;
+    let followed: Vec<String> = chosen.iter().filter(|chosen| is_captured(chosen)).map(|chosen| chosen.stream.id()).collect();
+    let mut chosen = restrict(chosen, &args.only)?;
     for stream in &mut chosen {
         stream.metadata.normalization = stream.metadata.normalization.or(destination.normalization());
         if stream.metadata.append_mode && matches!(destination, Destination::Parquet(_)) {
@@ -120,14 +126,22 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     }
     // As in OLake, a state file is read only when it is named. It is read before anything else is touched.
     let file = (!args.dry_run).then(|| StateFile::lock(&files::state_output(flags))).transpose()?;
-    let state = flags.state.as_deref().map(crate::state::file::load).transpose()?.flatten().unwrap_or_default();
+    let mut state = flags.state.as_deref().map(crate::state::file::load).transpose()?.flatten().unwrap_or_default();
+    // The slot would keep the log for it for ever.
+    state.lakeward.captures.retain(|id, _| {
+        let stays = followed.contains(id);
+        if !stays {
+            tracing::warn!("{id} is not followed any more; should it be chosen again, it is loaded anew");
+        }
+        stays
+    });
     let catalog = files::streams(flags);
     let of_catalog = |error: Error| match error.kind() {
         Kind::Config | Kind::Schema => files::about(error, FileKind::Streams, &catalog),
         _ => error,
     };
     let terms =
-        Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
+        plan::Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
     let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await;
     let plans = plans.map_err(of_catalog)?;
     for (plan, _) in &plans {
@@ -152,6 +166,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         batch_bytes: share.batch_bytes,
         batch_rows: flags.destination_buffer_size.map_or(usize::MAX, NonZeroUsize::get),
         chunk_rows: source.backfill.chunk_rows,
+        capture: capture_of(&source, &plans)?,
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };
     let mut run =
@@ -181,6 +196,27 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         }
         Some(_) => error,
     })
+}
+
+/// The slot, if a stream needs it.
+fn capture_of(source: &Source, plans: &[(StreamPlan, TableInfo)]) -> Result<Option<Terms>> {
+    let Some((plan, _)) = plans.iter().find(|(plan, _)| plan.capture.is_some()) else { return Ok(None) };
+    let terms = source.capture()?.ok_or_else(|| {
+        Error::config(format!(
+            "{}: its sync_mode is {:?}, and the source file names no replication slot",
+            plan.id, plan.chosen.stream.sync_mode
+        ))
+        .hint(
+            "set \"update_method\": {\"replication_slot\": …, \"publication\": …} in the source file, or another sync_mode for the stream",
+        )
+    })?;
+    if !source.replica_hosts.is_empty() {
+        return Err(Error::config(
+            "`replica_hosts`: found beside streams with change data capture, whose first load has to be read where the log is",
+        )
+        .hint("remove replica_hosts, or sync these streams in a run of their own (--only)"));
+    }
+    Ok(Some(terms))
 }
 
 /// Does what comes before the first row is read, unless a signal asks to stop.

@@ -5,6 +5,7 @@
 //! PostgreSQL types: what a field's bytes mean is a closure from `types`, chosen once per column and compiled into
 //! the column's own `push`.
 
+pub(crate) mod explain;
 pub(crate) mod fixed;
 pub(crate) mod list;
 pub(crate) mod map;

@@ -11,8 +11,8 @@ pub(super) const SOURCE: &Table = &[
     ("snapshotMode", Via(snapshot_mode)),
     ("cdcMode", Via(cdc_mode)),
     ("logrepl.publicationName", Is("update_method.publication")),
-    ("logrepl.slotName", Is("update_method.replication_slot")),
-    ("logrepl.autoCleanup", Nothing("slots and publications are neither created nor dropped")),
+    ("logrepl.slotName", Via(slot)),
+    ("logrepl.autoCleanup", Nothing("slots and publications are not dropped")),
     ("logrepl.withAvroSchema", Nothing("the destination carries the schema")),
     ("snapshot.fetchSize", Nothing("batches are sized by bytes")),
     ("sdk.*", Nothing("it is a setting of another runtime")),
@@ -26,6 +26,12 @@ fn tables(draft: &mut Draft<'_>, at: &str, value: Value) {
         other => vec![other],
     };
     draft.put("include_tables", at, Value::Array(qualified(names, "public")));
+}
+
+/// Conduit makes the slot, and the publication with the tables, where they are missing.
+fn slot(draft: &mut Draft<'_>, at: &str, value: Value) {
+    draft.put("update_method.replication_slot", at, value);
+    draft.put("update_method.create_if_missing", at, Value::Bool(true));
 }
 
 fn snapshot_mode(draft: &mut Draft<'_>, at: &str, value: Value) {

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, Host, SslMode};
 use crate::postgres::replica::Replicas;
 use crate::postgres::scope::Scope;
+use crate::sync::capture;
 use crate::sync::pace::Pace;
 use crate::types::Wire;
 use schemars::JsonSchema;
@@ -52,7 +53,7 @@ pub struct Source {
     pub jdbc_url_params: BTreeMap<String, Secret>,
     /// TLS. Absent: `disable`, or `prefer` with `url`.
     pub ssl: Option<Ssl>,
-    /// Change data capture. With `replication_slot` the source is meant for it; it is not built yet in this version, and only streams with another `sync_mode` can be synced.
+    /// Change data capture: streams whose `sync_mode` is `cdc` or `strict_cdc` are followed through this slot. With `replication_slot` the source is meant for it.
     pub update_method: Option<UpdateMethod>,
     /// Connections to the source, all together: one holds the exported snapshot, the others read. Default 3, also for values below 1; two are the least that a sync works with.
     #[schemars(range(max = 1000))]
@@ -200,15 +201,17 @@ pub struct Ssl {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "capture", "plugin", "create_if_missing", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag", "heartbeat_s",
+    "capture", "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag", "heartbeat_s",
     "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
     /// Logical replication slot.
     pub replication_slot: Option<String>,
-    /// Publication that the slot reads.
+    /// Publication that the slot reads. Absent with `create_if_missing`: the slot's name.
     pub publication: Option<String>,
-    /// How long to wait for the first change, in seconds.
+    /// Ours: create the slot, and the publication with the chosen tables, if they are missing. Default false: what is missing is an error.
+    pub create_if_missing: bool,
+    /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
     pub initial_wait_time: Option<u64>,
     /// `initial_wait_time` as OLake's documentation spells it.
     pub intial_wait_time: Option<u64>,
@@ -241,6 +244,23 @@ impl Source {
     /// Whether the source is meant for change data capture, by OLake's rule.
     pub fn wants_cdc(&self) -> bool {
         self.update_method.as_ref().is_some_and(|method| method.replication_slot.is_some())
+    }
+
+    /// The slot, if there is one.
+    ///
+    /// # Errors
+    /// An empty name of the slot, or none of the publication.
+    pub fn capture(&self) -> Result<Option<capture::Terms>> {
+        let Some(method) = self.update_method.as_ref().filter(|_| self.wants_cdc()) else { return Ok(None) };
+        let given = |name: &Option<String>| name.as_deref().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+        let missing = |key: &str, what: &str| {
+            Error::config(format!("`update_method.{key}`: found nothing, accepted: the name of a {what}"))
+                .hint("name it; with \"create_if_missing\": true what is not there is created, and the publication is called like the slot")
+        };
+        let slot = given(&method.replication_slot).ok_or_else(|| missing("replication_slot", "slot"))?;
+        let own = || Some(slot.clone()).filter(|_| method.create_if_missing);
+        let publication = given(&method.publication).or_else(own).ok_or_else(|| missing("publication", "publication"))?;
+        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing }))
     }
 
     /// Everything that a session needs. Reads certificate files; does not connect.
@@ -430,8 +450,8 @@ pub(super) fn remark(value: &Value, findings: &mut Findings) {
     if wait("initial_wait_time") && wait("intial_wait_time") {
         findings.problems.push("`update_method.intial_wait_time`: found beside `initial_wait_time`, accepted: one of the two".to_owned());
     }
-    for key in ["publication", "initial_wait_time", "intial_wait_time"].into_iter().filter(|key| !is_empty(&value["update_method"][key])) {
-        findings.no_effect(&format!("update_method.{key}"), "change data capture is not built yet in this version");
+    for key in ["initial_wait_time", "intial_wait_time"].into_iter().filter(|key| !is_empty(&value["update_method"][key])) {
+        findings.no_effect(&format!("update_method.{key}"), "a run ends where the log ended when it began");
     }
 }
 

@@ -45,6 +45,9 @@ pub struct StreamMetadata {
     /// Never write deletes (Iceberg).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub append_mode: bool,
+    /// Ours, for streams with change data capture into a destination that replaces rows: `hard` removes deleted rows, `soft` keeps them with `_op_type` `d`. Absent: `soft` if `_op_type` is among the chosen columns, as in OLake, else `hard`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_mode: Option<DeleteMode>,
     /// Columns (true) or one JSON column `data` (false). Absent: what the destination's `normalization` says, else false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub normalization: Option<bool>,
@@ -82,6 +85,16 @@ impl StreamMetadata {
             _ => text.split(',').map(|name| name.trim().to_owned()).collect(),
         }
     }
+}
+
+/// What becomes of rows that are deleted in the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeleteMode {
+    /// They go.
+    Hard,
+    /// They stay, marked.
+    Soft,
 }
 
 /// Chosen columns of a stream.

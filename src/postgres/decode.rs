@@ -8,13 +8,12 @@
 
 use super::copy_line;
 use crate::columns::Column;
-use crate::columns::show::displayable;
+use crate::columns::explain::{explain, key_text};
 use crate::error::{Error, Result};
 use crate::types::{ColumnPlan, Wire};
-use crate::values::{Fault, shorten};
+use crate::values::Fault;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::util::display::array_value_to_string;
 use std::sync::Arc;
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
@@ -375,35 +374,8 @@ impl Decoder {
     #[cold]
     fn fault(&self, column: usize, row: u64, key: &str, fault: Fault) -> Error {
         let name = self.plans.get(column).map_or("", |plan| plan.source.as_str());
-        let place = format!("column `{name}` of {}, row {row} of its chunk{key}", self.table);
-        let as_text = format!("set \"column_types\": {{\"{name}\": \"string\"}} for the stream in streams.json");
-        match fault {
-            Fault::Malformed(what) => Error::source_db(format!("{place}: the value is malformed: {what}"))
-                .hint(format!("if it stays so, {as_text}: the server's text is then carried unread")),
-            Fault::Unfit { value, why } => {
-                Error::schema(format!("{place}: {value} is {why}")).hint(format!("{as_text}: every value is then carried as the server prints it"))
-            }
-            Fault::Special { value, why, .. } => Error::schema(format!("{place}: {value} is {why}")).hint(format!(
-                "say what becomes of such values: set \"special_values\": {{\"{name}\": \"null\"}} (or \"clamp\", or \"string\" to carry the \
-                 column as text) for the stream in streams.json"
-            )),
-            Fault::Encoding => Error::source_db(format!("{place}: the text is not UTF-8")).hint(
-                "mend the value, or set the type of a text column to `binary` in streams.json: the bytes are then carried as they are; \
-                 databases with the encoding SQL_ASCII do not check text",
-            ),
-            Fault::Bug(what) => Error::bug(format!("{place}: {what}")),
-        }
+        explain(&format!("column `{name}` of {}, row {row} of its chunk{key}", self.table), name, fault)
     }
-}
-
-/// The key of a row for people. A part that cannot be read is left out.
-fn key_text<'a>(parts: impl Iterator<Item = Option<(&'a str, ArrayRef, usize)>>) -> String {
-    let show = |(name, array, row): (&str, ArrayRef, usize)| {
-        let value = array_value_to_string(&displayable(&array).ok()?, row).ok()?;
-        Some(format!("{name} = {}", shorten(&value)))
-    };
-    let parts: Vec<String> = parts.flatten().filter_map(show).collect();
-    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
 #[cfg(test)]

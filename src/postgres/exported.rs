@@ -42,6 +42,8 @@ pub struct Exported {
     pub name: String,
     /// The instant.
     pub moment: Moment,
+    /// Transactions between `xmin` and `xmax` that were open.
+    pub open: Vec<u64>,
     /// `server_version_num`, e.g. 150018.
     pub server_version: u32,
     keepalive: Keepalive,
@@ -84,12 +86,13 @@ impl Exported {
             false => "pg_current_wal_insert_lsn()".to_owned(),
         };
         let query = format!(
-            "SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()), {position}::text"
+            "SELECT pg_export_snapshot(), txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot()), {position}::text, ARRAY(SELECT txid_snapshot_xip(txid_current_snapshot()))"
         );
         let row = session.row(&query).await?;
         let number = |index: usize| u64::try_from(row.get::<_, i64>(index)).map_err(|_| Error::source_db("a negative transaction id"));
         let name: String = row.get(0);
         (moment.xmin, moment.xmax, moment.lsn) = (number(1)?, number(2)?, row.get(3));
+        let open = row.get::<_, Vec<i64>>(4).into_iter().map(i64::cast_unsigned).collect();
         // Behind a pooler, what was set for the session was set for another server connection.
         execute(&startup::settings(options, server_version, Hold::Transaction, false)).await?;
         for (namespace, name, column) in &relations.others {
@@ -101,7 +104,7 @@ impl Exported {
         }
         moment.durable = moment.durable || flushed(&session, &moment.lsn).await?;
         let (keepalive, taken, age_max) = (options.keepalive, Instant::now(), Duration::ZERO);
-        Ok(Self { session, name, moment, server_version, keepalive, taken, age_max })
+        Ok(Self { session, name, moment, open, server_version, keepalive, taken, age_max })
     }
 
     /// Bounds its age; zero means no bound.
@@ -204,7 +207,7 @@ async fn heaps(session: &Session, relations: &[(String, String, Option<String>)]
 /// That is so when the log is on disk up to `lsn`. It need not get there: what a transaction that is still open has written stays in
 /// memory while the server has nothing else to do. But a commit that is visible is on disk already, or is an asynchronous one, which
 /// the WAL writer flushes within three times `wal_writer_delay` (manual, "Asynchronous Commit").
-async fn flushed(session: &Session, lsn: &str) -> Result<bool> {
+pub async fn flushed(session: &Session, lsn: &str) -> Result<bool> {
     let started = Instant::now();
     let query = format!(
         "SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn, (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_writer_delay')",

@@ -3,6 +3,8 @@
 //! Promises: a position is written as PostgreSQL 10 to 18 writes it and read as any version writes it. Knows nothing about what lies there.
 
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,8 +12,24 @@ use std::str::FromStr;
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// A log sequence number: a byte position in the write-ahead log (manual, "pg_lsn Type").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(into = "String", try_from = "String")]
+#[schemars(with = "String")]
 pub struct Lsn(pub u64);
+
+impl From<Lsn> for String {
+    fn from(lsn: Lsn) -> Self {
+        lsn.to_string()
+    }
+}
+
+impl TryFrom<String> for Lsn {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
 
 impl fmt::Display for Lsn {
     /// `16/B374D848`: two halves in hexadecimal, without padding.

@@ -48,6 +48,12 @@ impl Acknowledger {
     pub fn tell(&self) {
         self.0.tell();
     }
+
+    /// Asks the server how far it has read; a keepalive brings the answer.
+    pub fn ask(&self) {
+        self.0.lock().wanted = true;
+        self.0.tell();
+    }
 }
 
 /// What the reader and the sender know of each other.
@@ -70,6 +76,8 @@ struct State {
     asked: Option<Instant>,
     /// Since when an update is on its way to the kernel, or to the SSH connection.
     sending: Option<Instant>,
+    /// Whether the next update asks for an answer, for its own sake.
+    wanted: bool,
     finishing: bool,
     failure: Option<Error>,
 }
@@ -79,7 +87,7 @@ impl Progress {
     pub(super) fn new(from: Lsn, floor: Lsn, timeout: Duration) -> Arc<Self> {
         let (flushed, applied) = (Lsn::default(), Lsn::default());
         let heard = Instant::now();
-        let state = State { floor, flushed, applied, heard, asked: None, sending: None, finishing: false, failure: None };
+        let state = State { floor, flushed, applied, heard, asked: None, sending: None, wanted: false, finishing: false, failure: None };
         Arc::new(Self { written: AtomicU64::new(from.max(floor).0), state: Mutex::new(state), wake: Notify::new(), timeout })
     }
 
@@ -157,6 +165,7 @@ impl Progress {
         if ask {
             state.asked = Some(Instant::now());
         }
+        let ask = std::mem::take(&mut state.wanted) || ask;
         let mut message = status(self.written(), state.flushed, state.applied, ask);
         if state.finishing {
             message.extend([b'c', 0, 0, 0, 4]);

@@ -4,12 +4,15 @@
 //! OLake has no place for stands under the key `lakeward`. Entries of streams that this run does not touch are kept as
 //! they are. The destination's token is the truth; this file can be lost without losing a row, only time.
 
+pub mod captured;
 pub mod cursor;
 pub mod file;
 pub mod olake;
 pub mod progress;
 
 use crate::error::{Error, Result};
+use crate::postgres::lsn::Lsn;
+use captured::Captured;
 use cursor::Cursor;
 use progress::Load;
 use schemars::JsonSchema;
@@ -72,11 +75,14 @@ pub struct Ours {
     /// How far incremental streams have been read, by stream id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cursors: BTreeMap<String, Cursor>,
+    /// How far streams with change data capture have been followed, by stream id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub captures: BTreeMap<String, Captured>,
 }
 
 impl Default for Ours {
     fn default() -> Self {
-        Self { version: VERSION, loads: BTreeMap::new(), cursors: BTreeMap::new() }
+        Self { version: VERSION, loads: BTreeMap::new(), cursors: BTreeMap::new(), captures: BTreeMap::new() }
     }
 }
 
@@ -215,6 +221,16 @@ impl State {
         self.forget_olake(namespace, name);
         self.lakeward.loads.remove(&id);
         self.lakeward.cursors.remove(&id);
+        self.lakeward.captures.remove(&id);
+    }
+
+    /// Says in OLake's terms how far the log has been read.
+    pub fn set_position(&mut self, lsn: Lsn) {
+        let global = self.global.get_or_insert_with(|| json!({}));
+        if !global.is_object() {
+            *global = json!({});
+        }
+        global["state"] = json!({"lsn": lsn});
     }
 }
 

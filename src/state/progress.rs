@@ -12,8 +12,10 @@
 //!
 //! [`verify_query`] asks the server for the two numbers; nothing is transferred again.
 
+use super::captured::Seen;
 use super::cursor::Cursor;
 use crate::chunks::{Chunk, where_all};
+use crate::postgres::lsn::Lsn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,7 +45,8 @@ impl Moment {
     /// two billion transactions. What it cannot see is a server restored from an older copy of its disk.
     pub fn continues(&self, later: &Self) -> bool {
         let known = !self.system.is_empty() && self.timeline != 0;
-        let in_order = lsn(&self.lsn).zip(lsn(&later.lsn)).is_some_and(|(earlier, later)| earlier <= later);
+        let lsn = |moment: &Self| moment.lsn.parse::<Lsn>().ok();
+        let in_order = lsn(self).zip(lsn(later)).is_some_and(|(earlier, later)| earlier <= later);
         self.durable
             && known
             && in_order
@@ -53,12 +56,6 @@ impl Moment {
             && later.xmax >= self.xmin
             && later.xmax - self.xmin < 1 << 31
     }
-}
-
-/// A WAL position as PostgreSQL prints it (`16/B374D848`), as a number.
-fn lsn(text: &str) -> Option<u64> {
-    let (high, low) = text.split_once('/')?;
-    Some((u64::from_str_radix(high, 16).ok()? << 32) | u64::from_str_radix(low, 16).ok()?)
 }
 
 /// An unfinished load of one stream.
@@ -79,6 +76,9 @@ pub struct Load {
     /// For an incremental stream: how far it has been read when this load is committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<Cursor>,
+    /// For a stream with change data capture: from where it is followed when this load is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
     /// Set when the load is committed and waits for the run's other tables: the chunks then say what was committed.
     #[serde(default)]
     pub committed: bool,

@@ -3,6 +3,7 @@
 //! ```text
 //! prepare    what is chosen × what is there → plans; open every destination table; refuse now what would fail later
 //! attempt    export a snapshot → check the chunks kept from before → read the rest, all tables over one pool → settle
+//! follow     changes from the log, from where each table was left or first loaded → settle
 //! ```
 //!
 //! A transient failure (a lost connection, a restarting server) ends an attempt; the next one takes a new snapshot and
@@ -11,6 +12,8 @@
 
 pub mod advance;
 pub mod backfill;
+pub mod capture;
+pub mod capture_plan;
 mod flatten;
 pub mod increment;
 pub mod keeper;
@@ -24,6 +27,7 @@ mod row_json;
 pub mod schedule;
 pub mod settle;
 pub mod split;
+pub mod window;
 
 use crate::config::selection::Chosen;
 use crate::error::{Error, Kind, Result, Retry};
@@ -74,6 +78,8 @@ pub struct Effort {
     pub chunk_rows: Option<u64>,
     /// Size of a file that is neither dust nor a burden; 0 for a file from every chunk.
     pub file_bytes: u64,
+    /// The slot, for streams whose changes are followed.
+    pub capture: Option<capture::Terms>,
 }
 
 /// A stream of the run with its open table in the destination.
@@ -163,7 +169,7 @@ impl<D: Destination> Run<D> {
         let open = async |(plan, info): (StreamPlan, TableInfo)| -> Result<_> {
             let table =
                 destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
-            if plan.upserts {
+            if plan.upserts || plan.capture.as_ref().is_some_and(|capture| capture.applies) {
                 table.check_changes().map_err(|e| Error::from(e).doing(format!("plan {}", plan.id)))?;
             }
             let meter = Meter::new(&plan.id);
@@ -205,6 +211,27 @@ impl<D: Destination> Run<D> {
     }
 
     async fn attempt(&mut self) -> Result<()> {
+        if let Some(terms) = &self.effort.capture {
+            capture::open(&self.options, terms, &self.streams).await?;
+        }
+        self.read_all().await?;
+        match &self.effort.capture {
+            Some(terms) => {
+                let limits = &self.limits();
+                let ground = capture::Ground { options: &self.options, terms, keeper: &self.keeper, limits };
+                Box::pin(capture::follow(&self.streams, ground)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn limits(&self) -> BatchLimits {
+        let Effort { memory, batch_bytes, batch_rows, pace, .. } = self.effort.clone();
+        BatchLimits { memory, batch_bytes, batch_rows, pace }
+    }
+
+    /// What does not come from the log.
+    async fn read_all(&mut self) -> Result<()> {
         let options = replica::choose(&self.options, &self.effort.replicas).await?;
         let exported = Exported::take(&options, &self.relations()).await?.bounded(self.effort.max_snapshot_age);
         tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
@@ -219,9 +246,7 @@ impl<D: Destination> Run<D> {
         let quiet = incremental && advance::is_quiet(options, exported).await?;
         let ground = Ground { exported, keeper: &self.keeper, terms, quiet };
         let work = resume::prepare(&self.streams, ground).await?;
-        let Effort { memory, batch_bytes, batch_rows, pace, .. } = self.effort.clone();
-        let limits = BatchLimits { memory, batch_bytes, batch_rows, pace };
-        pool::run(options, exported, &self.streams, work, &limits, &self.keeper, &self.effort).await
+        pool::run(options, exported, &self.streams, work, &self.limits(), &self.keeper, &self.effort).await
     }
 
     fn relations(&self) -> Relations {

@@ -1,9 +1,11 @@
 //! What a chosen stream becomes: columns, expressions to select, Arrow schema, destination. Pure: values in, values out.
 
 use super::advance::Aim;
+use super::capture_plan::{self, CapturePlan};
 use super::increment::CursorField;
 use super::olake_columns::{OlakeColumn, instant, olake_column, synthetic};
 use super::{flatten, row_json};
+use crate::capture::rows::Origin;
 use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
 use crate::config::naming;
@@ -46,6 +48,8 @@ pub struct StreamPlan {
     pub cursor: Option<CursorField>,
     /// Whether rows that an incremental run adds take the place of those with the same key.
     pub upserts: bool,
+    /// How its changes are written, if they are followed.
+    pub capture: Option<CapturePlan>,
     /// The table in the destination.
     pub spec: TableSpec,
     /// Changes when staged chunks of another plan are of no use for this one.
@@ -119,9 +123,20 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         let data = types::plan_column(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error)?;
         query.push(data, [&json, &json]);
     }
-    for name in &olake_columns {
+    let captured = capture_plan::is_captured(&chosen);
+    let row_key = destination_key(table, normalised, &sources, &olake_columns);
+    let applies = captured && replaces_rows && !chosen.metadata.append_mode && !row_key.is_empty();
+    let more = if captured && !applies { capture_plan::log_columns(&chosen) } else { Vec::new() };
+    for name in olake_columns.iter().map(String::as_str).chain(more) {
         let OlakeColumn { plan, expressions: [first, added] } = olake_column(name, &chosen, table, now)?;
         query.push(plan, [&first, &added]);
+        query.from(capture_plan::olake_origin(name, &chosen, table, now));
+    }
+    if captured && !applies {
+        for (column, first, origin) in capture_plan::own_log_columns()? {
+            query.push(column, [first, first]);
+            query.from(Some(origin));
+        }
     }
     let names = query.columns.iter().map(|column| (column.source.as_str(), column.name.as_str()));
     naming::distinct_columns(&chosen.stream.id(), names)?;
@@ -142,12 +157,23 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         partition_regex: chosen.metadata.partition_regex.clone(),
         partition_only: query.schema().fields().iter().skip(schema.fields().len()).cloned().collect(),
         partition_names,
-        key: destination_key(table, normalised, &sources, &olake_columns),
-        notes: notes_of(normalised, &sources, &query.columns),
+        key: row_key,
+        // A row of which only the key is left has no other values.
+        notes: notes_of(normalised, &sources, &query.columns, captured && (!applies || capture_plan::is_soft(&chosen))),
         source: table.oid.to_string(),
         sort_order: sort_order(&chosen, &sources, &schema)?,
         writer: id_of(table),
         schema,
+    };
+    let capture = match captured {
+        true => {
+            capture_plan::check(&chosen, table)?;
+            if replaces_rows && !applies && !chosen.metadata.append_mode {
+                notes.push("it has no key among its columns, so its changes are written as a log: a row for each".to_owned());
+            }
+            Some(capture_plan::plan(&chosen, table, &query.columns, query.origins()?, applies)?)
+        }
+        false => None,
     };
     let wants_upserts = cursor.is_some() && replaces_rows && !chosen.metadata.append_mode;
     let upserts = wants_upserts && !spec.key.is_empty();
@@ -163,6 +189,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         key: key(&chosen, table)?,
         cursor,
         upserts,
+        capture,
         chosen,
         wire,
         columns: query.columns,
@@ -193,14 +220,14 @@ fn destination_key(table: &TableInfo, normalised: bool, sources: &[Planned<'_>],
 }
 
 /// What the database says of the columns that are written.
-fn notes_of(normalised: bool, sources: &[Planned<'_>], written: &[ColumnPlan]) -> BTreeMap<String, ColumnNote> {
+fn notes_of(normalised: bool, sources: &[Planned<'_>], written: &[ColumnPlan], partial: bool) -> BTreeMap<String, ColumnNote> {
     let note = |plan: &ColumnPlan| {
         let note = match sources.iter().find(|planned| normalised && planned.name == plan.name) {
             Some(Planned { column, special, .. }) => ColumnNote {
                 doc: column.comment.clone(),
                 number: u32::try_from(column.attnum).ok(),
                 // A value that the destination's type does not have can become NULL.
-                required: column.not_null && *special != SpecialValues::Null,
+                required: column.not_null && *special != SpecialValues::Null && (!partial || plan.key),
             },
             None => ColumnNote { required: plan.name == OLAKE_ID, ..ColumnNote::default() },
         };
@@ -216,6 +243,8 @@ struct Query {
     columns: Vec<ColumnPlan>,
     select: Vec<String>,
     select_added: Vec<String>,
+    /// Where each column's values are in a change; `None` for what only a query can say.
+    origins: Vec<Option<Origin>>,
 }
 
 impl Query {
@@ -224,6 +253,22 @@ impl Query {
         self.select.push(column.select(self.wire).expression(first));
         self.select_added.push(column.select(self.wire).expression(added));
         self.columns.push(column);
+        self.origins.push(None);
+    }
+
+    /// Says where the values of the last column are in a change.
+    fn from(&mut self, origin: Option<Origin>) {
+        if let Some(last) = self.origins.last_mut() {
+            *last = origin;
+        }
+    }
+
+    /// Where the values are in a change.
+    fn origins(&self) -> Result<Vec<Origin>> {
+        let known = |(origin, column): (&Option<Origin>, &ColumnPlan)| {
+            origin.clone().ok_or_else(|| Error::config(format!("column {:?} cannot be captured", column.name)))
+        };
+        self.origins.iter().zip(&self.columns).map(known).collect()
     }
 
     fn push_source(&mut self, planned: &Planned<'_>, name: &str, table: &TableInfo) -> Result<()> {
@@ -232,6 +277,7 @@ impl Query {
         plan.key = table.primary_key.contains(&column.name);
         let expression = quote::identifier(&column.name);
         self.push(plan, [&expression, &expression]);
+        self.from(Some(Origin::Column(column.name.clone())));
         Ok(())
     }
 
@@ -289,11 +335,6 @@ fn sort_order(chosen: &Chosen, sources: &[Planned<'_>], written: &Schema) -> Res
 }
 
 fn refuse_what_is_not_built(chosen: &Chosen) -> Result<()> {
-    if matches!(chosen.sync_mode, SyncMode::Cdc | SyncMode::StrictCdc) {
-        return Err(Error::config(format!("sync_mode {:?} is not built in this version", chosen.stream.sync_mode)).hint(
-            "set \"sync_mode\": \"full_refresh\" or \"incremental\" for this stream in streams.json, or take it out of selected_streams",
-        ));
-    }
     let per_column = [
         ("column_types", chosen.metadata.column_types.is_empty()),
         ("special_values", chosen.metadata.special_values.is_empty()),

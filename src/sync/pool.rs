@@ -11,7 +11,7 @@ use super::keeper::Keeper;
 use super::meter::Phase;
 use super::resume::{Work, staged};
 use super::schedule::{Board, Job};
-use super::settle::{Mark, Settlement, settle};
+use super::settle::{Mark, Settlement, committed, settle};
 use super::{Effort, StreamRun};
 use crate::chunks;
 use crate::error::{Error, Kind, Result, Retry};
@@ -331,10 +331,10 @@ async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, expor
         stream.meter.enter(Phase::Committing);
         let (parts, generation) = shared.lock().take(*index);
         stats.push(parts.iter().fold(Stats::default(), |sum, part| add(sum, part.stats())));
-        let mark = Mark { load: generation, lsn: shared.moment.lsn.clone() };
-        group.push(Settlement { plan: &stream.plan, table: &stream.table, parts, how: shared.aims[*index].how, mark });
+        let mark = Mark { load: generation, lsn: shared.moment.lsn.clone(), changes: false };
+        group.push(Settlement { plan: &stream.plan, table: &stream.table, parts, how: shared.aims[*index].how, mark, takes_away: false });
     }
-    let outcomes = settle(group, shared.together, keeper).await?;
+    let outcomes = settle(group, shared.together, keeper, committed).await?;
     for ((index, stats), _) in indexes.into_iter().zip(stats).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
         let stream = &shared.streams[index];
         stream.meter.committed(stats);

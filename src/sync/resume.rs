@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 use crate::postgres::catalog::{Access, Leaf, TableInfo};
 use crate::postgres::connect;
 use crate::postgres::exported::Exported;
+use crate::postgres::lsn::Lsn;
+use crate::state::captured::{Captured, Seen};
 use crate::state::progress::{Load, StagedChunk, gaps, verify_query};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
@@ -124,6 +126,10 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, aim: Option<Aim>, ground: Ground
         keeper.commit(|state| settle::committed(state, &stream.plan, true))?;
         return start(stream, &mut table, None, ground).await;
     }
+    if committed && load.seen.is_some() && stream.plan.capture.is_some() {
+        keeper.commit(|state| settle::committed(state, &stream.plan, true))?;
+        return follow(stream, &mut table).await;
+    }
     let aim = match aim {
         Some(aim) => aim,
         None => advance::aim(stream, &*table, exported, keeper, ground.quiet).await?,
@@ -156,6 +162,7 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, aim: Option<Aim>, ground: Ground
     load.chunks = kept.into_iter().map(|chunk| StagedChunk { read_at: exported.moment.clone(), ..chunk }).collect();
     load.attempt += 1;
     load.cursor.clone_from(&aim.next);
+    load.seen = seen(stream, exported);
     let chunks = match remaining(stream, &mut load, lost, ground)? {
         Some(chunks) => chunks,
         None => return start(stream, &mut table, Some(aim), ground).await,
@@ -196,9 +203,38 @@ fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
         .map_err(|e| Error::state(format!("lakeward.loads.{id}: a staged part: {e}")))
 }
 
+/// A stream without a first load: what was committed before the slot is read from here is not wanted.
+async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper) -> Result<Work<T::Part>> {
+    let load = Uuid::now_v7().simple().to_string();
+    let captured = Captured { load, lsn: Lsn::default(), written: None, seen: None };
+    keeper.commit(|state| {
+        state.complete(&stream.info.namespace, &stream.info.name);
+        state.lakeward.captures.insert(stream.plan.id.clone(), captured);
+    })?;
+    follow(stream, table).await
+}
+
+/// A stream whose changes are followed from here on: there is nothing to load.
+async fn follow<T: Table>(stream: &StreamRun<T>, table: &mut T) -> Result<Work<T::Part>> {
+    table.adopt(Vec::new()).await?;
+    let aim = Aim::everything(stream.plan.filter.clone());
+    Ok(Work { aim, generation: String::new(), attempt: 0, kept: Vec::new(), chunks: Vec::new(), done: Some(Stats::default()) })
+}
+
+/// What a load that is read now has seen, where changes will follow it.
+fn seen<T: Table>(stream: &StreamRun<T>, exported: &Exported) -> Option<Seen> {
+    stream.plan.capture.as_ref().map(|_| Seen { moment: exported.moment.clone(), open: exported.open.clone() })
+}
+
 /// Begins a load: a new generation, everything staged earlier is removed.
 async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, aim: Option<Aim>, ground: Ground<'_>) -> Result<Work<T::Part>> {
     let Ground { exported, keeper, .. } = ground;
+    if stream.plan.capture.is_some() && keeper.read(|state| state.lakeward.captures.contains_key(&stream.plan.id)) {
+        return follow(stream, table).await;
+    }
+    if stream.plan.capture.as_ref().is_some_and(|capture| !capture.loads) {
+        return follow_only(stream, table, keeper).await;
+    }
     let aim = match aim {
         Some(aim) => aim,
         None => advance::aim(stream, table, exported, keeper, ground.quiet).await?,
@@ -215,6 +251,7 @@ async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, aim: Option<Aim>,
             chunks: Vec::new(),
             left: chunks.iter().filter(|chunk| chunk.keys.is_some()).cloned().collect(),
             cursor: aim.next.clone(),
+            seen: seen(stream, exported),
             committed: false,
         };
         let (namespace, name) = (&stream.info.namespace, &stream.info.name);

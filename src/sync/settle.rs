@@ -11,7 +11,9 @@
 use super::keeper::Keeper;
 use super::plan::StreamPlan;
 use crate::error::{Error, Result};
+use crate::postgres::lsn::Lsn;
 use crate::state::State;
+use crate::state::captured::Captured;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -25,8 +27,11 @@ const COMMITS_AT_ONCE: usize = 16;
 pub struct Mark {
     /// The load (see [`crate::state::progress::Load`]).
     pub load: String,
-    /// WAL position of the exported snapshot.
+    /// WAL position of the exported snapshot; of a commit of changes, the end of the last transaction in it.
     pub lsn: String,
+    /// Whether it is a commit of changes that follow the load.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub changes: bool,
 }
 
 impl Mark {
@@ -53,26 +58,34 @@ pub struct Settlement<'a, T: Table> {
     pub how: Commit,
     /// What the token is to say.
     pub mark: Mark,
+    /// Whether the parts take rows away, which their statistics do not tell.
+    pub takes_away: bool,
 }
 
 impl<T: Table> Settlement<'_, T> {
     /// Nothing new is no reason for a commit: every scheduled run would leave one.
     fn is_idle(&self) -> bool {
-        self.how == Commit::Append && self.parts.iter().all(|part| part.stats().rows == 0)
+        self.how == Commit::Append && !self.takes_away && self.parts.iter().all(|part| part.stats().rows == 0)
     }
 }
 
 /// Settles the loads of several tables, which share the saves: what a commit costs is waiting, and a thousand small tables
 /// would wait one after another. Each is a commit of its own, unless the destination commits them `together`. The outcomes are in the
-/// order of the group; what is committed is saved, whatever became of the others.
-pub async fn settle<T: Table>(group: Vec<Settlement<'_, T>>, together: bool, keeper: &Keeper) -> Result<Vec<Result<()>>> {
+/// order of the group; what is committed is saved, whatever became of the others: `note` says it in the state (`true`: the destination was
+/// written to).
+pub async fn settle<T: Table>(
+    group: Vec<Settlement<'_, T>>,
+    together: bool,
+    keeper: &Keeper,
+    note: impl Fn(&mut State, &StreamPlan, bool),
+) -> Result<Vec<Result<()>>> {
     keeper.flush()?;
     let plans: Vec<&StreamPlan> = group.iter().map(|settlement| settlement.plan).collect();
     let outcomes = if together { commit_together(group).await } else { commit_each(group).await };
     keeper.commit(|state| {
         for (plan, outcome) in plans.iter().zip(&outcomes) {
             if let Ok(written) = outcome {
-                committed(state, plan, *written);
+                note(state, plan, *written);
             }
         }
     })?;
@@ -85,7 +98,7 @@ async fn commit_each<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool
         if settlement.is_idle() {
             return Ok(false);
         }
-        let Settlement { plan, table, parts, how, mark } = settlement;
+        let Settlement { plan, table, parts, how, mark, .. } = settlement;
         let outcome = table.lock().await.commit(parts, mark.token(), how).await;
         outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
     };
@@ -117,11 +130,21 @@ async fn commit_together<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<
 }
 
 /// Notes in the state that the load of a stream is committed (`written`: with a commit of the destination). An incremental stream has
-/// then been read as far as the load says; any other waits for the run's other tables.
+/// then been read as far as the load says, one whose changes are followed has what the load's snapshot shows; any other waits for the
+/// run's other tables.
 pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
     let (id, stream) = (&plan.id, &plan.chosen.stream);
     let Some(load) = state.lakeward.loads.get_mut(id) else { return };
     load.committed = true;
+    if let Some(seen) = load.seen.take() {
+        let captured = Captured { load: load.generation.clone(), lsn: Lsn::default(), written: None, seen: Some(seen) };
+        state.lakeward.loads.remove(id);
+        state.lakeward.cursors.remove(id);
+        state.forget_cursors(&stream.namespace, &stream.name);
+        state.complete(&stream.namespace, &stream.name);
+        state.lakeward.captures.insert(id.clone(), captured);
+        return;
+    }
     let Some(mut cursor) = load.cursor.take() else {
         // What an incremental run has read before is gone from the destination.
         state.lakeward.cursors.remove(id);

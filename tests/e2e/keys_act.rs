@@ -239,15 +239,15 @@ fn olakes_id_follows_the_primary_key() {
     assert_ne!(ids("id"), ids("x"));
 }
 
-/// `append_mode` and the keys of change capture: said to act elsewhere or later.
+/// `append_mode`, and OLake's waiting for a first change: said not to act.
 #[test]
 fn what_does_not_act_here_is_said() {
     let job = Job::new(&table("elsewhere"));
-    job.edit("source.json", |source| source["update_method"] = json!({"publication": "p", "initial_wait_time": 10}));
+    job.edit("source.json", |source| source["update_method"] = json!({"type": "CDC", "intial_wait_time": 10}));
     job.discover();
     choose(&job, &json!({"append_mode": true}));
     let outcome = job.sync().succeeded();
-    for key in ["append_mode", "`update_method.publication`", "`update_method.initial_wait_time`"] {
+    for key in ["append_mode", "`update_method.type`", "`update_method.intial_wait_time`"] {
         assert!(outcome.stderr.contains(key), "{key}: {}", outcome.stderr);
     }
     assert_eq!(outcome.stderr.matches("has no effect").count(), 3, "{}", outcome.stderr);

@@ -1,0 +1,280 @@
+//! Changes of one stream become record batches.
+//!
+//! Promises: a change is one row (a changed key two: the old one goes, the new one comes), in the order of the log; values are those that a
+//! copy of the table would have given; a value that was not sent is a value of an earlier row, a name in [`UNCHANGED`], or an error, and
+//! never NULL. Does not know transactions, connections or destinations.
+
+use super::message::Relation;
+use super::tuple::{Cell, Tuple};
+use crate::columns::Column;
+use crate::columns::explain::{explain, key_text};
+use crate::error::{Error, Result};
+use crate::postgres::lsn::{Lsn, PgTime};
+use crate::types::{ColumnPlan, Wire};
+use crate::values::{Fault, Step};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+/// Column of a change log: names of the columns whose values were not sent, separated by commas.
+pub const UNCHANGED: &str = "_unchanged_columns";
+/// Column of a change log: sorts the changes of a stream as they happened.
+pub const ORDER: &str = "_cdc_order";
+
+/// Where the value of a column comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A column of the table.
+    Column(String),
+    /// `_op_type`.
+    Op,
+    /// `_cdc_lsn`.
+    Position,
+    /// `_cdc_timestamp`.
+    Time,
+    /// `_olake_timestamp`, microseconds since 2000.
+    Ingested(i64),
+    /// `_olake_id`, made of these columns.
+    OlakeId(Vec<String>),
+    /// [`ORDER`].
+    Order,
+    /// [`UNCHANGED`].
+    Unchanged,
+    /// Whether the row goes.
+    Gone,
+}
+
+/// What a change does to a row, in OLake's letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A new row.
+    Create,
+    /// A row has other values.
+    Update,
+    /// A row is gone.
+    Delete,
+}
+
+impl Op {
+    fn letter(self) -> &'static [u8] {
+        match self {
+            Self::Create => b"c",
+            Self::Update => b"u",
+            Self::Delete => b"d",
+        }
+    }
+}
+
+/// The transaction of a change, and the place of the change in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where the transaction's commit record begins.
+    pub commit: Lsn,
+    /// When it was committed.
+    pub time: PgTime,
+    /// Number of the change within the transaction.
+    pub sequence: u32,
+}
+
+/// A column of the table within the rows of a relation as it is now.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    At(usize),
+    /// The relation had no such column then.
+    Nowhere,
+}
+
+/// Builds the batches of one stream.
+pub struct Rows {
+    id: String,
+    plans: Vec<ColumnPlan>,
+    origins: Vec<Origin>,
+    schema: SchemaRef,
+    columns: Vec<Box<dyn Column>>,
+    /// For each column, where its values are in the rows of the current relation; of an id, for each part.
+    found: Vec<Vec<Found>>,
+    /// Names of the current relation's columns.
+    names: Vec<String>,
+    rows: usize,
+    fixed: usize,
+    held: usize,
+    text: Vec<u8>,
+}
+
+impl Rows {
+    /// For columns with their origins, which are as many.
+    pub fn new(id: &str, plans: &[ColumnPlan], origins: &[Origin], schema: SchemaRef) -> Self {
+        let columns: Vec<_> = plans.iter().map(|plan| plan.column(Wire::Text)).collect();
+        Self {
+            id: id.to_owned(),
+            plans: plans.to_vec(),
+            origins: origins.to_vec(),
+            schema,
+            fixed: columns.iter().map(|column| column.width()).sum(),
+            columns,
+            found: Vec::new(),
+            names: Vec::new(),
+            rows: 0,
+            held: 0,
+            text: Vec::new(),
+        }
+    }
+
+    /// The rows that follow are of this shape.
+    pub fn relate(&mut self, relation: &Relation) {
+        let find = |name: &String| relation.columns.iter().position(|column| column.name == *name).map_or(Found::Nowhere, Found::At);
+        let of = |origin: &Origin| match origin {
+            Origin::Column(name) => vec![find(name)],
+            Origin::OlakeId(names) => names.iter().map(find).collect(),
+            _ => Vec::new(),
+        };
+        self.found = self.origins.iter().map(of).collect();
+        self.names = relation.columns.iter().map(|column| column.name.clone()).collect();
+    }
+
+    /// Rows in the batch under construction.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        self.rows * self.fixed + self.held
+    }
+
+    /// Adds a row. `old` is the row before, where it has all values: what was not sent with the row is taken from there.
+    pub fn push(&mut self, op: Op, row: Tuple<'_>, old: Option<Tuple<'_>>, place: Place) -> Result<()> {
+        if row.columns() != self.names.len() {
+            return Err(Error::source_db(format!(
+                "{}: a row has {} values, its relation {} columns",
+                self.id,
+                row.columns(),
+                self.names.len()
+            )));
+        }
+        let mut cells: Vec<Cell<'_>> = row.cells().collect();
+        if let Some(old) = old {
+            for (cell, old) in cells.iter_mut().zip(old.cells()).filter(|(cell, _)| **cell == Cell::Unchanged) {
+                *cell = old;
+            }
+        }
+        if self.rows == 0 {
+            self.columns.iter_mut().for_each(|column| column.reserve());
+        }
+        for index in 0..self.plans.len() {
+            self.put(index, op, &cells, place).map_err(|fault| self.fault(index, &cells, place, *fault))?;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn put(&mut self, index: usize, op: Op, cells: &[Cell<'_>], place: Place) -> Step {
+        let (column, held) = (&mut self.columns[index], &mut self.held);
+        match &self.origins[index] {
+            Origin::Column(_) => match self.found[index].first().map_or(Found::Nowhere, |found| *found) {
+                Found::At(at) => match cells[at] {
+                    Cell::Null => column.push_null(),
+                    Cell::Binary(value) => return column.push(value, held),
+                    Cell::Text(value) => return column.push_text(value, held),
+                    Cell::Unchanged if self.origins.contains(&Origin::Unchanged) => column.push_null(),
+                    Cell::Unchanged => {
+                        return Err(Fault::unfit("what the row has", "not in the log: it is large, and the UPDATE did not touch it"));
+                    }
+                },
+                Found::Nowhere => column.push_null(),
+            },
+            Origin::Op => return column.push_text(op.letter(), held),
+            Origin::Position => return column.push_text(place.commit.to_string().as_bytes(), held),
+            Origin::Time => return column.push(&place.time.0.to_be_bytes(), held),
+            Origin::Ingested(time) => return column.push(&time.to_be_bytes(), held),
+            Origin::Order => return column.push_text(format!("{:016X}-{:08X}", place.commit.0, place.sequence).as_bytes(), held),
+            Origin::OlakeId(_) => {
+                self.text.clear();
+                array_literal(&self.found[index], cells, &mut self.text);
+                return column.push_text(&self.text, held);
+            }
+            Origin::Unchanged => {
+                let names: Vec<&str> =
+                    self.names.iter().zip(cells).filter(|(_, cell)| **cell == Cell::Unchanged).map(|(name, _)| name.as_str()).collect();
+                match names.is_empty() {
+                    true => column.push_null(),
+                    false => return column.push_text(names.join(",").as_bytes(), held),
+                }
+            }
+            Origin::Gone => return column.push(&[u8::from(op == Op::Delete)], held),
+        }
+        Ok(())
+    }
+
+    /// Takes the rows so far.
+    pub fn finish_batch(&mut self) -> Result<RecordBatch> {
+        let finished: Vec<_> = self.columns.iter_mut().map(|column| column.finish()).collect();
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(finished.len());
+        for (array, plan) in finished.into_iter().zip(&self.plans) {
+            let array = array.map_err(|(row, fault)| {
+                explain(&format!("column `{}` of {}, row {} of a batch of changes", plan.source, self.id, row + 1), &plan.source, *fault)
+            })?;
+            arrays.push(array);
+        }
+        (self.rows, self.held) = (0, 0);
+        RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| Error::bug(format!("make a batch of {}: {error}", self.id)))
+    }
+
+    #[cold]
+    fn fault(&self, index: usize, cells: &[Cell<'_>], place: Place, fault: Fault) -> Error {
+        let plan = &self.plans[index];
+        let key = key_text(self.plans.iter().zip(&self.found).filter(|(plan, _)| plan.key).map(|(plan, found)| {
+            let Some(Found::At(at)) = found.first() else { return None };
+            let mut column = plan.column(Wire::Text);
+            match cells[*at] {
+                Cell::Text(value) => column.push_text(value, &mut 0).ok()?,
+                Cell::Binary(value) => column.push(value, &mut 0).ok()?,
+                Cell::Null | Cell::Unchanged => return None,
+            }
+            Some((plan.source.as_str(), column.finish().ok()?, 0))
+        }));
+        let at = format!("column `{}` of {}, in the transaction committed at {}{key}", plan.source, self.id, place.commit);
+        let missing = self.found[index].first().is_some_and(|found| matches!(found, Found::At(at) if cells[*at] == Cell::Unchanged));
+        let error = explain(&at, &plan.source, fault);
+        match missing {
+            true => error.hint(format!(
+                "ALTER TABLE {} REPLICA IDENTITY FULL has the server log such values from then on; then load the table anew: \
+                 clear-destination for this stream, then sync",
+                self.id
+            )),
+            false => error,
+        }
+    }
+}
+
+/// The texts of these columns as the literal of an array of texts.
+fn array_literal(found: &[Found], cells: &[Cell<'_>], text: &mut Vec<u8>) {
+    text.push(b'{');
+    for (number, found) in found.iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        match found {
+            Found::At(at) => match cells[*at] {
+                Cell::Text(value) | Cell::Binary(value) => {
+                    text.push(b'"');
+                    for byte in value {
+                        if matches!(byte, b'"' | b'\\') {
+                            text.push(b'\\');
+                        }
+                        text.push(*byte);
+                    }
+                    text.push(b'"');
+                }
+                Cell::Null | Cell::Unchanged => text.extend_from_slice(b"NULL"),
+            },
+            Found::Nowhere => text.extend_from_slice(b"NULL"),
+        }
+    }
+    text.push(b'}');
+}
+
+/// The schema of batches of these columns.
+pub fn schema_of(plans: &[ColumnPlan]) -> SchemaRef {
+    Arc::new(arrow::datatypes::Schema::new(plans.iter().map(|plan| plan.field.clone()).collect::<Vec<_>>()))
+}

@@ -1,0 +1,81 @@
+//! How far a stream with change data capture has been followed. Pure values.
+
+use super::progress::Moment;
+use crate::postgres::lsn::Lsn;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The progress of one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Captured {
+    /// The first load, which the changes are applied to.
+    pub load: String,
+    /// The changes of every transaction whose commit ends here or before are in the destination, or are none of this stream's.
+    pub lsn: Lsn,
+    /// The position of the destination's last commit of changes; absent when there was none since the first load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<Lsn>,
+    /// What the first load has seen, as long as the stream has not passed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// The transactions that an exported snapshot shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Seen {
+    /// The instant.
+    pub moment: Moment,
+    /// Transactions between its `xmin` and `xmax` that were open.
+    #[serde(default)]
+    pub open: Vec<u64>,
+}
+
+impl Seen {
+    /// Whether the snapshot shows a transaction, whose commit ends at `commit`.
+    ///
+    /// Visibility is not a matter of positions: a transaction becomes visible some time after its commit is in the log. But a commit that lies
+    /// behind the position that was read after the snapshot was taken cannot be in it. `xid` is 32 bits of an id of 64; of all ids with
+    /// these bits the one nearest to the snapshot is meant.
+    pub fn shows(&self, xid: u32, commit: Lsn) -> bool {
+        if self.is_passed(commit) {
+            return false;
+        }
+        let Moment { xmin, xmax, .. } = self.moment;
+        let ahead = xid.wrapping_sub(xmax as u32).cast_signed();
+        let Some(full) = xmax.checked_add_signed(i64::from(ahead)) else { return false };
+        full < xmin || (full < xmax && !self.open.contains(&full))
+    }
+
+    /// Whether nothing that ends at `position` or later is shown.
+    pub fn is_passed(&self, position: Lsn) -> bool {
+        self.moment.lsn.parse::<Lsn>().is_ok_and(|taken| position > taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(xmin: u64, xmax: u64, open: &[u64]) -> Seen {
+        let moment = Moment { system: "1".into(), timeline: 1, database: 5, xmin, xmax, lsn: "0/100".into(), durable: true };
+        Seen { moment, open: open.to_vec() }
+    }
+
+    #[test]
+    fn a_snapshot_shows_what_had_ended_and_no_more() {
+        let seen = seen(1000, 1005, &[1000, 1003]);
+        let shown: Vec<u32> = (990..1010).filter(|xid| seen.shows(*xid, Lsn(0x80))).collect();
+        assert_eq!(shown, [990, 991, 992, 993, 994, 995, 996, 997, 998, 999, 1001, 1002, 1004]);
+        assert!(seen.shows(999, Lsn(0x100)), "at the very position");
+        assert!(!seen.shows(999, Lsn(0x101)), "another transaction with these bits, long after");
+    }
+
+    #[test]
+    fn ids_are_compared_across_the_wrap() {
+        let epoch = 7_u64 << 32;
+        let seen = seen(epoch - 2, epoch + 3, &[epoch]);
+        let shown: Vec<u32> =
+            [u32::MAX - 3, u32::MAX - 1, u32::MAX, 0, 1, 2, 3, 4].into_iter().filter(|xid| seen.shows(*xid, Lsn(1))).collect();
+        assert_eq!(shown, [u32::MAX - 3, u32::MAX - 1, u32::MAX, 1, 2]);
+    }
+}

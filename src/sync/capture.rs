@@ -1,0 +1,523 @@
+//! Changes out of the log: from where each stream has been followed to where the log ended when this began.
+//!
+//! ```text
+//! slot     find it, or create it, before the exported snapshot of the first loads               (open)
+//! follow   read transactions; changes of each stream go to a part of its own                    (window)
+//! settle   at the end of a transaction: commit → save → acknowledge, then the next window
+//! ```
+//!
+//! A first load and the log meet without a gap and without an overlap: transactions that the load's snapshot shows are left out
+//! ([`crate::state::captured`]), whatever their place in the log. What a stream already has by its token is left out too, so the log is read from the stream
+//! that is furthest behind. The slot is told of a position when every stream of the state has it, on the disk.
+
+use super::StreamRun;
+use super::backfill::BatchLimits;
+use super::keeper::Keeper;
+use super::meter::Phase;
+use super::plan::StreamPlan;
+use super::settle::{Mark, Settlement, settle};
+use super::window::Follower;
+use crate::capture::pgoutput::{Message, Parser, Relation};
+use crate::capture::rows::Place;
+use crate::error::{Error, Kind, Result, Retry};
+use crate::postgres::connect::{self, ConnectOptions};
+use crate::postgres::copy::Flow;
+use crate::postgres::exported;
+use crate::postgres::lsn::Lsn;
+use crate::postgres::quote;
+use crate::postgres::replication::{Protocol, Replication, SlotOptions, StartOptions, Streaming};
+use crate::postgres::replication_stream::{Event, Received, ReplicationStream};
+use crate::state::State;
+use crate::state::captured::Captured;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use writers::{Commit, Part as _, Stats, Table};
+
+/// Memory per byte of a large message: itself, its values, their pages and their compressed form.
+const LARGE_FACTOR: usize = 5;
+/// A window ends with the transaction in which this many changes …
+const WINDOW_CHANGES: u64 = 4_000_000;
+/// … or bytes of them were seen, …
+const WINDOW_BYTES: u64 = 1 << 30;
+/// … or that ends so long after the last one: what was read is kept, should the run be killed.
+const WINDOW_TIME: Duration = Duration::from_secs(60);
+/// How often the server is asked how far it has read, while it says nothing.
+const ASK: Duration = Duration::from_millis(50);
+/// Silence after which the server counts as gone; it may be busy with a large transaction of other tables.
+const SILENCE: Duration = Duration::from_secs(600);
+/// How long the server may take to end the stream.
+const END: Duration = Duration::from_secs(60);
+
+/// The slot, and what it is read through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Replication slot.
+    pub slot: String,
+    /// Publication.
+    pub publication: String,
+    /// Whether either is made if it is missing.
+    pub create_if_missing: bool,
+}
+
+/// What a run of `follow` works with.
+pub struct Ground<'a> {
+    /// How to connect.
+    pub options: &'a ConnectOptions,
+    /// The slot.
+    pub terms: &'a Terms,
+    /// The state.
+    pub keeper: &'a Keeper,
+    /// Batches and their memory.
+    pub limits: &'a BatchLimits,
+}
+
+/// Follows the changes of these streams, whose first loads are committed.
+pub async fn follow<T: Table>(streams: &[Arc<StreamRun<T>>], ground: Ground<'_>) -> Result<()> {
+    let mut reader = Reader::new(streams, &ground).await?;
+    if reader.followers.is_empty() {
+        return Ok(());
+    }
+    let target = end_of_log(ground.options).await?;
+    let from = reader.followers.iter().map(|follower| follower.captured.lsn).min().unwrap_or_default();
+    let mut replication = Replication::connect(ground.options).await?;
+    let status_interval = replication.status_interval().await?;
+    let options = StartOptions {
+        slot: ground.terms.slot.clone(),
+        from,
+        publications: vec![ground.terms.publication.clone()],
+        // Values as text: what every type has, and what a column reads that has been another type's meanwhile.
+        protocol: Protocol { version: 1, binary: false, streaming: Streaming::Off, two_phase: false, messages: false },
+        status_interval,
+        timeout: SILENCE,
+    };
+    let mut stream = replication.start(&options).await?;
+    reader.check_start(stream.confirmed(), &ground.terms.slot)?;
+    tracing::info!("changes are read from {} to {target}", from.max(stream.confirmed()));
+    let outcome = reader.run(&mut stream, target, &ground).await;
+    // What was acknowledged reaches the server, whatever became of the rest.
+    let ended = stream.finish(END).await;
+    outcome?;
+    match ended {
+        Ok(session) => session.close().await,
+        Err(error) => tracing::warn!("{error}; the next run tells the server again how far it may forget"),
+    }
+    Ok(())
+}
+
+/// Where the log ends on the disk, with all that anybody can see.
+async fn end_of_log(options: &ConnectOptions) -> Result<Lsn> {
+    let session = connect::session(options).await?;
+    let inserted: String = session.row("SELECT pg_current_wal_insert_lsn()::text").await?.get(0);
+    exported::flushed(&session, &inserted).await?;
+    let flushed: String = session.row("SELECT pg_current_wal_flush_lsn()::text").await?.get(0);
+    session.close().await;
+    flushed.parse().map_err(|e: Error| e.for_kind(Kind::Source))
+}
+
+/// Reads transactions.
+struct Reader<T: Table> {
+    followers: Vec<Follower<T>>,
+    /// Followers by the relations that changes name: the table, and its partitions.
+    relations: HashMap<u32, usize>,
+    parser: Parser,
+    transaction: Option<Transaction>,
+    together: bool,
+    /// Where the last transaction ended that was read whole.
+    reached: Lsn,
+    /// Columns that no follower knows, of which the catalog has to be asked.
+    strange: Vec<(usize, Vec<String>)>,
+    window: Window,
+}
+
+struct Transaction {
+    xid: u32,
+    place: Place,
+}
+
+struct Window {
+    begun: Instant,
+    changes: u64,
+    bytes: u64,
+}
+
+impl Window {
+    fn new() -> Self {
+        Self { begun: Instant::now(), changes: 0, bytes: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes >= WINDOW_CHANGES || self.bytes >= WINDOW_BYTES || (self.changes > 0 && self.begun.elapsed() >= WINDOW_TIME)
+    }
+}
+
+impl<T: Table> Reader<T> {
+    async fn new(streams: &[Arc<StreamRun<T>>], ground: &Ground<'_>) -> Result<Self> {
+        let mut followers = Vec::new();
+        let mut relations = HashMap::new();
+        let mut together = false;
+        for stream in streams.iter().filter(|stream| stream.meter.failure().is_none()) {
+            let Some(plan) = stream.plan.capture.clone() else { continue };
+            let table = stream.table.lock().await;
+            together = table.commits_together();
+            let captured = ground.keeper.read(|state| state.lakeward.captures.get(&stream.plan.id).cloned());
+            let captured = captured.ok_or_else(|| Error::bug(format!("{} is followed without a first load", stream.plan.id)))?;
+            let captured =
+                agree(&stream.plan, captured, &*table).map_err(|e| e.doing(format!("state file {}", ground.keeper.path().display())))?;
+            table.check_append().map_err(|e| Error::from(e).doing(format!("add changes to {}", stream.plan.id)))?;
+            drop(table);
+            for oid in stream.info.leaves.iter().map(|leaf| leaf.oid).chain([stream.info.oid]) {
+                relations.insert(oid, followers.len());
+            }
+            stream.meter.enter(Phase::Reading);
+            followers.push(Follower::new(stream.clone(), plan, captured));
+        }
+        Ok(Self {
+            followers,
+            relations,
+            parser: Parser::new(false),
+            transaction: None,
+            together,
+            reached: Lsn::default(),
+            strange: Vec::new(),
+            window: Window::new(),
+        })
+    }
+
+    /// The slot must not have forgotten what a stream still needs.
+    fn check_start(&mut self, confirmed: Lsn, slot: &str) -> Result<()> {
+        self.reached = confirmed;
+        for follower in &self.followers {
+            let Captured { lsn, seen, .. } = &follower.captured;
+            let fresh = seen.as_ref().is_some_and(|seen| !seen.is_passed(confirmed));
+            if *lsn < confirmed && !fresh && *lsn != Lsn::default() {
+                return Err(Error::state(format!(
+                    "{}: the destination has its changes up to {lsn}, and the slot {slot} has forgotten everything before {confirmed}: somebody else has read it, or moved it",
+                    follower.stream.plan.id
+                ))
+                .hint("changes may be lost: load the table anew (clear-destination for this stream, then sync), and let nobody else use the slot"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, stream: &mut ReplicationStream, target: Lsn, ground: &Ground<'_>) -> Result<()> {
+        let acknowledger = stream.acknowledger();
+        loop {
+            let (mut end, mut asked) = (None, None);
+            let mut sink = |received: Received<'_>| match received {
+                Received::Data { payload, .. } => {
+                    end = self.take(payload)?;
+                    let stop = end.is_some() || self.is_full(ground.limits) || !self.strange.is_empty();
+                    Ok(if stop { Flow::Enough } else { Flow::More })
+                }
+                Received::Keepalive { position, .. } => {
+                    asked = Some(position);
+                    Ok(Flow::Enough)
+                }
+            };
+            let event = match tokio::time::timeout(ASK, stream.read(&mut sink)).await {
+                Ok(event) => event?,
+                Err(_) => {
+                    acknowledger.ask();
+                    continue;
+                }
+            };
+            match event {
+                Event::Data => {}
+                Event::Large(bytes) => {
+                    self.flush(ground.limits).await?;
+                    // Given back at once: what comes of the message is paid for when it is a batch.
+                    drop(ground.limits.memory.reserve(bytes.saturating_mul(LARGE_FACTOR)).await?);
+                    stream.allow(bytes);
+                }
+                Event::Done => return Err(Error::source_db("the server ended the replication stream").transient()),
+            }
+            self.look(ground.options).await?;
+            if self.is_full(ground.limits) {
+                self.flush(ground.limits).await?;
+            }
+            if let Some(position) = end.or(asked.filter(|_| self.transaction.is_none())) {
+                self.reached = self.reached.max(position);
+                if self.reached >= target || self.window.is_full() {
+                    self.settle(ground).await?;
+                    acknowledger.flushed(ground.keeper.read(safe));
+                    acknowledger.tell();
+                }
+                if self.reached >= target {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Whether the batches under construction are large enough, all together.
+    fn is_full(&self, limits: &BatchLimits) -> bool {
+        let (bytes, rows) = self.followers.iter().fold((0, 0), |(bytes, rows), next| (bytes + next.bytes(), rows + next.rows()));
+        bytes >= limits.batch_bytes || rows >= limits.batch_rows
+    }
+
+    /// Takes one message; gives where a transaction ended.
+    fn take(&mut self, payload: &[u8]) -> Result<Option<Lsn>> {
+        let message = self.parser.parse(payload)?;
+        match message {
+            Message::Begin { lsn, time, xid } => {
+                self.transaction = Some(Transaction { xid, place: Place { commit: lsn, time, sequence: 0 } });
+            }
+            Message::Commit { end_lsn, .. } => {
+                self.transaction = None;
+                return Ok(Some(end_lsn));
+            }
+            Message::Relation { relation, .. } => self.relate(&relation)?,
+            Message::Insert { relation, new, .. } => self.change(relation, payload.len(), |follower, place| follower.insert(new, place))?,
+            Message::Update { relation, old, new, .. } => {
+                self.change(relation, payload.len(), |follower, place| follower.update(old, new, place))?;
+            }
+            Message::Delete { relation, old, .. } => self.change(relation, payload.len(), |follower, place| follower.delete(old, place))?,
+            Message::Truncate { relations, .. } => {
+                for relation in relations.iter() {
+                    self.change(relation, 0, |follower, place| {
+                        let id = &follower.stream.plan.id;
+                        Err(Error::schema(format!(
+                            "{id} was truncated in the transaction committed at {}, and that is not applied yet",
+                            place.commit
+                        ))
+                        .hint("load the table anew: clear-destination for this stream, then sync"))
+                    })?;
+                }
+            }
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+            _ => return Err(Error::source_db("the server sent a part of a transaction that is still open, which was not asked for")),
+        }
+        Ok(None)
+    }
+
+    fn relate(&mut self, relation: &Relation) -> Result<()> {
+        let Some(index) = self.relations.get(&relation.oid).copied() else {
+            let named = |follower: &&mut Follower<T>| {
+                let info = &follower.stream.info;
+                info.namespace == relation.namespace && info.name == relation.name && !follower.has_failed()
+            };
+            if let Some(follower) = self.followers.iter_mut().find(named) {
+                let id = follower.stream.plan.id.clone();
+                follower.fail(
+                    Error::schema(format!("{id} was dropped and made again: the log has changes of another table with its name"))
+                        .hint("load the table anew: clear-destination for this stream, then sync"),
+                );
+            }
+            return Ok(());
+        };
+        let follower = &mut self.followers[index];
+        follower.relate(relation);
+        let known = |name: &str| follower.stream.info.columns.iter().any(|column| column.name == name);
+        let strange: Vec<String> = relation.columns.iter().map(|column| column.name.clone()).filter(|name| !known(name)).collect();
+        if !strange.is_empty() && follower.stream.plan.chosen.takes_new_columns {
+            self.strange.push((index, strange));
+        }
+        Ok(())
+    }
+
+    /// Columns that were not there when the run was planned: gone since (their values are of no use), or new.
+    async fn look(&mut self, options: &ConnectOptions) -> Result<()> {
+        for (index, names) in std::mem::take(&mut self.strange) {
+            let follower = &mut self.followers[index];
+            let session = connect::session(options).await?;
+            let list: Vec<_> = names.iter().map(|name| quote::literal(name)).collect();
+            let query = format!(
+                "SELECT count(*) FROM pg_attribute WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped AND attname IN ({})",
+                follower.stream.info.oid,
+                list.join(", ")
+            );
+            let new: i64 = session.row(&query).await?.get(0);
+            session.close().await;
+            if new > 0 && !follower.has_failed() {
+                let id = follower.stream.plan.id.clone();
+                follower.fail(Error::schema(format!("{id} has got new columns while the sync was running")).hint("start the sync again"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a change to the stream that it belongs to, unless the stream has it.
+    fn change(&mut self, relation: u32, bytes: usize, apply: impl FnOnce(&mut Follower<T>, &mut Place) -> Result<()>) -> Result<()> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Error::source_db("the server sent a change outside of a transaction"));
+        };
+        let Some(follower) = self.relations.get(&relation).map(|index| &mut self.followers[*index]) else { return Ok(()) };
+        let Captured { lsn, seen, .. } = &follower.captured;
+        let commit = transaction.place.commit;
+        let has = commit < *lsn || seen.as_ref().is_some_and(|seen| seen.shows(transaction.xid, commit));
+        if has || follower.has_failed() {
+            return Ok(());
+        }
+        if let Err(error) = apply(follower, &mut transaction.place) {
+            if matches!(error.kind(), Kind::Bug) {
+                return Err(error);
+            }
+            follower.fail(error);
+            return Ok(());
+        }
+        self.window.changes += 1;
+        self.window.bytes += bytes as u64;
+        Ok(())
+    }
+
+    async fn flush(&mut self, limits: &BatchLimits) -> Result<()> {
+        for follower in self.followers.iter_mut().filter(|follower| !follower.has_failed()) {
+            if let Err(error) = follower.flush(limits).await {
+                concerns(follower, error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what was read, and saves how far every stream is.
+    async fn settle(&mut self, ground: &Ground<'_>) -> Result<()> {
+        self.flush(ground.limits).await?;
+        let position = self.reached;
+        let mut parts = Vec::with_capacity(self.followers.len());
+        for follower in &mut self.followers {
+            let part = match follower.part().await {
+                Ok(part) => part,
+                Err(error) => {
+                    concerns(follower, error)?;
+                    None
+                }
+            };
+            parts.push(part.filter(|_| !follower.has_failed()));
+        }
+        let mut group = Vec::new();
+        let mut indexes = Vec::new();
+        let mut stats = Vec::new();
+        for (index, (follower, part)) in self.followers.iter().zip(parts).enumerate().filter(|(_, (follower, _))| !follower.has_failed()) {
+            let plan: &StreamPlan = &follower.stream.plan;
+            let parts: Vec<_> = part.into_iter().collect();
+            stats.push(parts.iter().fold(Stats::default(), |mut sum, part| {
+                sum += part.stats();
+                sum
+            }));
+            let mark = Mark { load: follower.captured.load.clone(), lsn: position.to_string(), changes: true };
+            let takes_away = follower.changes > 0;
+            group.push(Settlement { plan, table: &follower.stream.table, parts, how: Commit::Append, mark, takes_away });
+            indexes.push(index);
+        }
+        let outcomes = settle(group, self.together, ground.keeper, |state, plan, written| advance(state, plan, position, written)).await?;
+        for ((index, outcome), stats) in indexes.into_iter().zip(outcomes).zip(stats) {
+            let follower = &mut self.followers[index];
+            if let Err(error) = outcome {
+                concerns(follower, error)?;
+                continue;
+            }
+            let changes = std::mem::take(&mut follower.changes);
+            follower.captured.lsn = position;
+            follower.captured.seen = follower.captured.seen.take().filter(|seen| !seen.is_passed(position));
+            if changes > 0 {
+                follower.captured.written = Some(position);
+                let meter = &follower.stream.meter;
+                let mut sum = meter.stats();
+                sum += stats;
+                meter.committed(sum);
+                tracing::info!("{}: {changes} changes up to {position}", follower.stream.plan.id);
+            }
+        }
+        self.window = Window::new();
+        Ok(())
+    }
+}
+
+/// An error of one stream leaves the others alone, if trying again does not help it; any other ends the attempt.
+fn concerns<T: Table>(follower: &mut Follower<T>, error: Error) -> Result<()> {
+    if error.retry() == Retry::Again || error.kind() == Kind::Bug {
+        return Err(error);
+    }
+    follower.fail(error);
+    Ok(())
+}
+
+/// Notes how far a stream is.
+fn advance(state: &mut State, plan: &StreamPlan, position: Lsn, written: bool) {
+    if let Some(captured) = state.lakeward.captures.get_mut(&plan.id) {
+        captured.lsn = position;
+        captured.seen = captured.seen.take().filter(|seen| !seen.is_passed(position));
+        if written {
+            captured.written = Some(position);
+        }
+    }
+    let position = safe(state);
+    state.set_position(position);
+}
+
+/// What the slot may forget: what every stream has.
+fn safe(state: &State) -> Lsn {
+    state.lakeward.captures.values().map(|captured| captured.lsn).min().unwrap_or_default()
+}
+
+/// The state with what the destination's token says: a run may have committed and died before it could save that. The destination must
+/// have what the state says was written last.
+fn agree<T: Table>(plan: &StreamPlan, mut captured: Captured, table: &T) -> Result<Captured> {
+    let mark = table.committed().map(|token| Mark::read(token).ok_or_else(|| token.0.clone()));
+    let told = match (&mark, captured.written) {
+        (Some(Ok(mark)), written) if mark.load == captured.load && mark.changes => {
+            let position: Lsn = mark.lsn.parse().map_err(|e: Error| e.for_kind(Kind::State).doing("read the destination's token"))?;
+            if position > captured.lsn {
+                (captured.lsn, captured.written) = (position, Some(position));
+                return Ok(captured);
+            }
+            if Some(position) == written {
+                return Ok(captured);
+            }
+            format!("its last changes end at {position}")
+        }
+        (Some(Ok(mark)), None) if mark.load == captured.load => return Ok(captured),
+        (_, None) if !plan.capture.as_ref().is_some_and(|capture| capture.loads) => return Ok(captured),
+        (Some(Ok(mark)), _) => format!("its last commit is load {}", mark.load),
+        (Some(Err(token)), _) => format!("its last commit is {token}"),
+        (None, _) => "it has no commit of this table".to_owned(),
+    };
+    let said =
+        captured.written.map_or_else(|| format!("load {}", captured.load), |lsn| format!("changes up to {lsn} on load {}", captured.load));
+    Err(Error::state(format!(
+        "{}: the state file says that {said} were committed last, but of the destination {told}: adding to it would lose rows or double them",
+        plan.id
+    ))
+    .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream, then sync"))
+}
+
+/// Sees to it that the slot is there, before the snapshot of first loads is taken.
+pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[Arc<StreamRun<T>>]) -> Result<()> {
+    let session = connect::session(options).await?;
+    let name = quote::literal(&terms.slot);
+    let found: i64 = session.row(&format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = {name}")).await?.get(0);
+    let published: i64 =
+        session.row(&format!("SELECT count(*) FROM pg_publication WHERE pubname = {}", quote::literal(&terms.publication))).await?.get(0);
+    if published == 0 {
+        let tables: Vec<_> = streams
+            .iter()
+            .filter(|stream| stream.plan.capture.is_some())
+            .map(|stream| quote::qualified(&stream.info.namespace, &stream.info.name))
+            .collect();
+        let create = format!("CREATE PUBLICATION {} FOR TABLE {}", quote::identifier(&terms.publication), tables.join(", "));
+        if !terms.create_if_missing {
+            return Err(Error::source_db(format!("the publication {:?} does not exist", terms.publication))
+                .hint(format!("{create}; or set \"create_if_missing\": true under update_method in the source file")));
+        }
+        session.leave_transaction().await?;
+        session.execute(&create).await.map_err(|e| e.doing(format!("create the publication {}", terms.publication)))?;
+        tracing::info!("created the publication {}", terms.publication);
+    }
+    session.close().await;
+    if found > 0 {
+        return Ok(());
+    }
+    if !terms.create_if_missing {
+        return Err(Error::source_db(format!("the replication slot {:?} does not exist", terms.slot)).hint(format!(
+            "SELECT pg_create_logical_replication_slot({name}, 'pgoutput'); or set \"create_if_missing\": true under update_method in the source file"
+        )));
+    }
+    let mut replication = Replication::connect(options).await?;
+    let slot = SlotOptions { name: terms.slot.clone(), ..SlotOptions::default() };
+    let created = replication.create_slot(&slot).await?;
+    replication.close().await;
+    tracing::info!("created the replication slot {} at {}", terms.slot, created.consistent_point);
+    Ok(())
+}

@@ -1,0 +1,340 @@
+//! Change data capture: tables are loaded once, then followed through a slot; what lands is what the database has.
+
+use super::types::{CUSTOM, EXACT, create};
+use crate::support::dice::Dice;
+use crate::support::lakeward::{Job, exit};
+use crate::support::postgres::{Database, Server};
+use crate::support::readback::{assert_same_iceberg, duckdb};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A job whose streams are all followed, into Iceberg with these keys, or into Parquet.
+pub fn job(database: &Database, slot: &str, iceberg: Option<Value>) -> Job {
+    let job = Job::new(database);
+    job.edit("source.json", |source| {
+        source["update_method"] = json!({"replication_slot": slot, "publication": format!("{slot}_pub"), "create_if_missing": true});
+    });
+    job.discover();
+    follow(&job);
+    if let Some(keys) = iceberg {
+        let mut writer = json!({"catalog_type": "filesystem", "iceberg_s3_path": job.lake()});
+        for (key, value) in keys.as_object().expect("an object") {
+            writer[key] = value.clone();
+        }
+        job.write("destination.json", &json!({"type": "ICEBERG", "writer": writer}));
+    }
+    job
+}
+
+fn follow(job: &Job) {
+    job.edit("streams.json", |file| {
+        for entry in file["streams"].as_array_mut().expect("a list") {
+            entry["stream"]["sync_mode"] = json!("cdc");
+        }
+    });
+}
+
+fn commits(job: &Job, stream: &str) -> usize {
+    let folder = job.table_folder(&job.lake(), stream).join("metadata");
+    let version = std::fs::read_to_string(folder.join("version-hint.text")).expect("a hint");
+    let metadata: Value =
+        serde_json::from_slice(&std::fs::read(folder.join(format!("v{version}.metadata.json"))).expect("metadata")).expect("JSON");
+    metadata["snapshots"].as_array().map_or(0, Vec::len)
+}
+
+/// Rows that come, change and go, keys that change, transactions that are rolled back as a whole or in part.
+fn changes_are_applied(name: &str, keys: Value) {
+    let database = Server::shared().database(name);
+    database.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v text, n numeric(10,2)); INSERT INTO t SELECT i, 'v' || i, i FROM generate_series(1, 1000) i;
+         CREATE TABLE moving (part text, id bigint, at timestamptz, PRIMARY KEY (part, id));
+         INSERT INTO moving SELECT 'p' || i % 3, i, '2024-01-01Z'::timestamptz + i * interval '1 hour' FROM generate_series(1, 100) i;
+         CREATE TABLE still (id int PRIMARY KEY)",
+    );
+    let job = job(&database, name, Some(keys));
+    job.edit("streams.json", |file| {
+        for stream in file["selected_streams"]["public"].as_array_mut().expect("a list") {
+            if stream["stream_name"] == "moving" {
+                stream["partition_regex"] = json!("/{part, identity}/{at, day}");
+            }
+        }
+    });
+    job.sync().succeeded();
+    for stream in ["public.t", "public.moving"] {
+        assert_same_iceberg(&job, &database, stream);
+    }
+    for round in 1..=3 {
+        database.sql(&format!(
+            "INSERT INTO t SELECT 1000 * {round} + i, 'new', NULL FROM generate_series(1, 50) i;
+             UPDATE t SET v = v || '.{round}' WHERE id % 7 = {round}; DELETE FROM t WHERE id % 11 = {round};
+             UPDATE t SET id = -id WHERE id % 13 = {round};
+             BEGIN; DELETE FROM t; ROLLBACK;
+             BEGIN; INSERT INTO t VALUES (-{round}0000, 'kept', 1); SAVEPOINT s; DELETE FROM t WHERE id > 0; ROLLBACK TO s; UPDATE t SET n = 0 WHERE id = 500; COMMIT;
+             BEGIN; INSERT INTO t VALUES (77777, 'short', 1); UPDATE t SET v = 'life' WHERE id = 77777; DELETE FROM t WHERE id = 77777; COMMIT;
+             UPDATE moving SET part = 'p' || (id + {round}) % 3, at = at + interval '1 day' WHERE id % 4 = {round} % 4"
+        ));
+        job.resume().succeeded();
+        for stream in ["public.t", "public.moving"] {
+            assert_same_iceberg(&job, &database, stream);
+        }
+        // Nothing new is no reason for a snapshot.
+        let before = commits(&job, "public.t");
+        job.resume().succeeded();
+        assert_eq!(commits(&job, "public.t"), before);
+    }
+    assert_eq!(commits(&job, "public.still"), 1);
+    // The slot has been told.
+    let behind = database.sql(&format!(
+        "SELECT pg_current_wal_insert_lsn() - confirmed_flush_lsn < 1000000 FROM pg_replication_slots WHERE slot_name = '{name}'"
+    ));
+    assert_eq!(behind.trim(), "t");
+    let state = job.read("state.json");
+    assert!(state["global"]["state"]["lsn"].as_str().is_some_and(|lsn| lsn.contains('/')), "{state}");
+}
+
+#[test]
+fn changes_are_applied_by_key() {
+    changes_are_applied("capequality", json!({}));
+}
+
+#[test]
+fn changes_are_applied_by_position() {
+    changes_are_applied("capposition", json!({"delete_files": "position"}));
+}
+
+/// Values are the same whether they come with the copy or out of the log.
+#[test]
+fn captured_values_of_every_type_are_those_of_a_copy() {
+    let database = Server::shared().database("captypes");
+    database.sql(&format!("{CUSTOM} {}; CREATE TABLE kept AS TABLE t; DELETE FROM t", create(EXACT)));
+    let job = job(&database, "captypes", Some(json!({})));
+    job.select(&["public.t"]);
+    job.sync().succeeded();
+    database.sql("INSERT INTO t TABLE kept");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+}
+
+/// Transactions that are open, or commit, while the first load takes its snapshot are neither lost nor doubled, in a log that would show it.
+#[test]
+fn the_copy_and_the_log_meet() {
+    let database = Server::shared().database("capmeet");
+    database.sql("CREATE TABLE t (id bigserial PRIMARY KEY, x text)");
+    let job = job(&database, "capmeet", None);
+    let (mut open, mut nested) = (database.session(), database.session());
+    let mut writers = Vec::new();
+    for number in 0..4 {
+        let mut session = database.session();
+        writers.push(std::thread::spawn(move || {
+            for round in 0..150 {
+                session.sql(&format!(
+                    "BEGIN; INSERT INTO t (x) VALUES ('{number}.{round}'); SAVEPOINT s; INSERT INTO t (x) VALUES ('s'); RELEASE s; COMMIT"
+                ));
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        }));
+    }
+    // The slot waits for those that are open when it is made, so it is made first.
+    job.sync().succeeded();
+    open.sql("BEGIN; INSERT INTO t (x) VALUES ('open')");
+    nested.sql("BEGIN; SAVEPOINT s; INSERT INTO t (x) VALUES ('nested')");
+    // Anew, with the slot that is there.
+    job.sync().succeeded();
+    open.sql("COMMIT");
+    nested.sql("ROLLBACK TO s; COMMIT");
+    for writer in writers {
+        writer.join().expect("a writer");
+    }
+    job.resume().succeeded();
+    let expected: i64 = database.sql("SELECT count(*) FROM t").trim().parse().expect("a number");
+    let seen = duckdb(
+        &job.files("public.t"),
+        "SELECT count(*), count(DISTINCT id), count(*) FILTER (WHERE _op_type NOT IN ('r', 'c')) FROM $files",
+    );
+    assert_eq!(seen, json!([[expected, expected, 0]]));
+}
+
+/// The log of changes, folded by any reader, is the table.
+#[test]
+fn a_change_log_says_what_happened() {
+    let database = Server::shared().database("caplog");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, v text, big text); ALTER TABLE t ALTER big SET STORAGE EXTERNAL; INSERT INTO t SELECT i, 'v' || i, repeat(md5(i::text), 500) FROM generate_series(1, 20) i");
+    let job = job(&database, "caplog", None);
+    job.sync().succeeded();
+    database.sql("UPDATE t SET v = 'changed' WHERE id = 1; BEGIN; UPDATE t SET big = 'small' WHERE id = 2; DELETE FROM t WHERE id = 3; COMMIT; UPDATE t SET id = 40 WHERE id = 4");
+    job.resume().succeeded();
+    database.sql("INSERT INTO t VALUES (3, 'again', NULL)");
+    job.resume().succeeded();
+    let log = duckdb(
+        &job.files("public.t"),
+        "SELECT id, _op_type, v, length(big), _unchanged_columns FROM $files WHERE _op_type <> 'r' ORDER BY _cdc_order",
+    );
+    let expected = json!([
+        [1, "u", "changed", null, "big"],
+        [2, "u", "v2", 5, null],
+        [3, "d", null, null, null],
+        [4, "d", null, null, null],
+        [40, "c", "v4", null, "big"],
+        [3, "c", "again", null, null],
+    ]);
+    assert_eq!(log, expected);
+    let kept = duckdb(
+        &job.files("public.t"),
+        "SELECT count(*), count(_cdc_lsn), max(_cdc_order), min(year(_cdc_timestamp)) FROM $files WHERE _op_type = 'r'",
+    );
+    assert_eq!(kept, json!([[20, 0, "0000000000000000-00000000", 1970]]));
+    let order = duckdb(
+        &job.files("public.t"),
+        "SELECT count(DISTINCT _cdc_order), bool_and(year(_cdc_timestamp) > 2000) FROM $files WHERE _op_type <> 'r'",
+    );
+    assert_eq!(order, json!([[6, true]]));
+}
+
+/// What is missing in the log is said, and nothing is written in its place.
+#[test]
+fn a_value_that_is_not_in_the_log_stops_its_table_only() {
+    let database = Server::shared().database("captoast");
+    database.sql(
+        "CREATE TABLE big (id int PRIMARY KEY, v text, big text); ALTER TABLE big ALTER big SET STORAGE EXTERNAL; CREATE TABLE t (id int PRIMARY KEY);
+         CREATE TABLE whole (LIKE big INCLUDING ALL); ALTER TABLE whole REPLICA IDENTITY FULL;
+         INSERT INTO big SELECT i, 'v', repeat('x', 9000) FROM generate_series(1, 3) i; INSERT INTO whole TABLE big",
+    );
+    let job = job(&database, "captoast", Some(json!({})));
+    job.sync().succeeded();
+    database.sql("UPDATE big SET v = 'w' WHERE id = 2; INSERT INTO t VALUES (1); UPDATE whole SET v = 'w' WHERE id = 2; UPDATE whole SET id = 10 WHERE id = 1");
+    let failed = job.resume().failed(exit::SCHEMA, &["public.big", "column `big`", "id = 2", "REPLICA IDENTITY FULL"]);
+    assert!(!failed.stderr.contains("public.t failed"), "{}", failed.stderr);
+    for stream in ["public.t", "public.whole"] {
+        assert_same_iceberg(&job, &database, stream);
+    }
+}
+
+/// A random workload, with runs that are killed at any moment; at the end the tables are the same.
+#[test]
+fn a_random_workload_with_kills_ends_in_the_same_table() {
+    let seed = Dice::seed();
+    let mut dice = Dice::new(seed);
+    let database = Server::shared().database("capchaos");
+    database.sql(
+        "CREATE TABLE a (id int PRIMARY KEY, v text, n numeric, at timestamptz DEFAULT now()); CREATE TABLE b (k1 int, k2 text, x jsonb, PRIMARY KEY (k1, k2));
+         ALTER TABLE b REPLICA IDENTITY FULL; INSERT INTO a SELECT i, 'v' || i FROM generate_series(1, 2000) i; INSERT INTO b SELECT i, 'k' || i % 5, jsonb_build_object('i', i) FROM generate_series(1, 500) i",
+    );
+    let job = job(&database, "capchaos", Some(json!({"delete_files": "position"})));
+    let mut first = true;
+    for round in 0..12 {
+        let mut session = database.session();
+        let sql: Vec<String> = (0..40).map(|_| transaction(&mut dice)).collect();
+        let writer = std::thread::spawn(move || sql.iter().for_each(|sql| drop(session.sql(sql))));
+        let running = job.start(if first { &Job::SYNC } else { &Job::RESUME });
+        std::thread::sleep(Duration::from_millis(dice.below(900) as u64));
+        let outcome = if round % 3 == 2 { running.finish() } else { running.kill() };
+        writer.join().expect("the workload");
+        // A run that is killed before it has a state begins anew, and so does the next.
+        first = first && !job.path("state.json").exists();
+        assert!(round % 3 != 2 || outcome.code == Some(0), "seed {seed}: {}", outcome.stderr);
+    }
+    job.run(if first { &Job::SYNC } else { &Job::RESUME }).succeeded();
+    for stream in ["public.a", "public.b"] {
+        assert_same_iceberg(&job, &database, stream);
+    }
+}
+
+fn transaction(dice: &mut Dice) -> String {
+    let mut sql = String::from("BEGIN;");
+    for _ in 0..=dice.below(6) {
+        let (id, other) = (dice.below(2500), dice.below(2500));
+        sql += &match dice.below(8) {
+            0 | 1 => format!("INSERT INTO a VALUES ({id}, 'n{other}', {other}.5) ON CONFLICT (id) DO UPDATE SET v = a.v || '+';"),
+            2 => format!("UPDATE a SET n = {other}, v = left(v, 50) || 'u' WHERE id % 50 = {};", id % 50),
+            3 => format!("DELETE FROM a WHERE id = {id};"),
+            4 => format!("UPDATE a SET id = {other} + 5000 WHERE id = {id} AND NOT EXISTS (SELECT FROM a WHERE id = {other} + 5000);"),
+            5 => format!("UPDATE b SET x = x || '{{\"u\": {other}}}' WHERE k1 = {};", id % 500),
+            6 => format!("INSERT INTO b VALUES ({id}, 'k{}', '{{}}') ON CONFLICT DO NOTHING;", other % 5),
+            _ => format!(
+                "SAVEPOINT s; DELETE FROM b WHERE k1 % 10 = {}; {};",
+                id % 10,
+                if dice.one_in(2) { "ROLLBACK TO s" } else { "RELEASE s" }
+            ),
+        };
+    }
+    sql + if dice.one_in(5) { "ROLLBACK" } else { "COMMIT" }
+}
+
+/// Deleted rows stay, marked, where the catalog has OLake's column for it and says nothing else.
+#[test]
+fn deleted_rows_stay_where_they_are_meant_to() {
+    let database = Server::shared().database("capsoft");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 4) i");
+    let job = job(&database, "capsoft", Some(json!({"delete_files": "position"})));
+    let marked = |mode: Option<&str>| {
+        job.edit("streams.json", |file| {
+            file["streams"][0]["stream"]["type_schema"]["properties"]["_op_type"] =
+                json!({"type": ["null", "string"], "olake_column": true});
+            let selected = &mut file["selected_streams"]["public"][0];
+            selected["selected_columns"]["columns"] = json!(["id", "v", "_op_type"]);
+            if let Some(mode) = mode {
+                selected["delete_mode"] = json!(mode);
+            }
+        });
+    };
+    let rows = || {
+        job.run(&["preview", "--destination", "destination.json", "--streams", "streams.json", "--stream", "public.t", "--rows", "100"])
+            .succeeded()
+            .stdout
+    };
+    marked(None);
+    job.sync().succeeded();
+    database.sql("DELETE FROM t WHERE id = 2; UPDATE t SET v = 'w' WHERE id = 3; INSERT INTO t VALUES (5, 'n')");
+    job.resume().succeeded();
+    let seen = rows();
+    let count = |op: &str| seen.matches(&format!("| {op} ")).count();
+    assert_eq!((count("r"), count("d"), count("u"), count("c")), (2, 1, 1, 1), "{seen}");
+    marked(Some("hard"));
+    database.sql("DELETE FROM t WHERE id = 3");
+    job.resume().succeeded();
+    let seen = rows();
+    let count = |op: &str| seen.matches(&format!("| {op} ")).count();
+    assert_eq!((count("r"), count("d"), count("u"), count("c")), (2, 1, 0, 1), "{seen}");
+}
+
+/// `strict_cdc` has no first load.
+#[test]
+fn strict_capture_begins_with_the_slot() {
+    let database = Server::shared().database("capstrict");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let job = job(&database, "capstrict", None);
+    job.edit("streams.json", |file| file["streams"][0]["stream"]["sync_mode"] = json!("strict_cdc"));
+    job.sync().succeeded();
+    database.sql("INSERT INTO t VALUES (2); DELETE FROM t WHERE id = 1");
+    job.resume().succeeded();
+    assert_eq!(duckdb(&job.files("public.t"), "SELECT id, _op_type FROM $files ORDER BY _cdc_order"), json!([[2, "c"], [1, "d"]]));
+}
+
+/// A state that belongs to another destination, a slot that has been moved, and what is not there.
+#[test]
+fn what_would_lose_changes_is_refused() {
+    let database = Server::shared().database("caprefuse");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let job = job(&database, "caprefuse", Some(json!({})));
+    job.edit("source.json", |source| source["update_method"]["create_if_missing"] = json!(false));
+    job.sync().failed(exit::SOURCE, &["publication", "caprefuse_pub", "CREATE PUBLICATION", "create_if_missing"]);
+    job.edit("source.json", |source| source["update_method"]["create_if_missing"] = json!(true));
+    job.sync().succeeded();
+    database.sql("INSERT INTO t VALUES (2)");
+    job.resume().succeeded();
+    let state = job.read("state.json");
+    // An older state is no harm: the token wins.
+    database.sql("INSERT INTO t VALUES (3)");
+    job.resume().succeeded();
+    job.write("state.json", &state);
+    database.sql("INSERT INTO t VALUES (4)");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    // Somebody has moved the slot.
+    database
+        .sql("INSERT INTO t VALUES (5); SELECT pg_replication_slot_advance('caprefuse', pg_current_wal_lsn()); INSERT INTO t VALUES (6)");
+    job.resume().failed(exit::STATE, &["public.t", "has forgotten", "clear-destination"]);
+    // Another destination.
+    job.edit("destination.json", |file| file["writer"]["iceberg_s3_path"] = json!(job.path("elsewhere")));
+    job.resume().failed(exit::STATE, &["public.t", "it has no commit of this table"]);
+}
