@@ -42,6 +42,8 @@ pub enum Origin {
     Unchanged,
     /// Whether the row goes.
     Gone,
+    /// Places of the columns that stay as they are in the row that is there.
+    Kept,
 }
 
 /// What a change does to a row, in OLake's letters.
@@ -53,6 +55,8 @@ pub enum Op {
     Update,
     /// A row is gone.
     Delete,
+    /// All rows are gone.
+    Truncate,
 }
 
 impl Op {
@@ -61,6 +65,7 @@ impl Op {
             Self::Create => b"c",
             Self::Update => b"u",
             Self::Delete => b"d",
+            Self::Truncate => b"t",
         }
     }
 }
@@ -95,6 +100,10 @@ pub struct Rows {
     found: Vec<Vec<Found>>,
     /// Names of the current relation's columns.
     names: Vec<String>,
+    /// Whether columns that were not sent are named in the row.
+    logs: bool,
+    /// Whether columns that were not sent stay as they are in the row that is there.
+    keeps: bool,
     rows: usize,
     fixed: usize,
     held: usize,
@@ -114,6 +123,8 @@ impl Rows {
             columns,
             found: Vec::new(),
             names: Vec::new(),
+            logs: origins.contains(&Origin::Unchanged),
+            keeps: origins.contains(&Origin::Kept),
             rows: 0,
             held: 0,
             text: Vec::new(),
@@ -158,11 +169,29 @@ impl Rows {
                 *cell = old;
             }
         }
+        self.push_cells(op, &cells, place)
+    }
+
+    /// Adds a row that says that all are gone.
+    pub fn push_truncate(&mut self, place: Place) -> Result<()> {
+        let cells = vec![Cell::Null; self.names.len()];
+        if self.found.is_empty() {
+            self.found = self.origins.iter().map(|_| vec![Found::Nowhere]).collect();
+        }
+        self.push_cells(Op::Truncate, &cells, place)
+    }
+
+    /// Forgets the rows so far.
+    pub fn clear(&mut self) -> Result<()> {
+        self.finish_batch().map(drop)
+    }
+
+    fn push_cells(&mut self, op: Op, cells: &[Cell<'_>], place: Place) -> Result<()> {
         if self.rows == 0 {
             self.columns.iter_mut().for_each(|column| column.reserve());
         }
         for index in 0..self.plans.len() {
-            self.put(index, op, &cells, place).map_err(|fault| self.fault(index, &cells, place, *fault))?;
+            self.put(index, op, cells, place).map_err(|fault| self.fault(index, cells, place, *fault))?;
         }
         self.rows += 1;
         Ok(())
@@ -176,7 +205,7 @@ impl Rows {
                     Cell::Null => column.push_null(),
                     Cell::Binary(value) => return column.push(value, held),
                     Cell::Text(value) => return column.push_text(value, held),
-                    Cell::Unchanged if self.origins.contains(&Origin::Unchanged) => column.push_null(),
+                    Cell::Unchanged if self.logs || (self.keeps && op == Op::Update) => column.push_null(),
                     Cell::Unchanged => {
                         return Err(Fault::unfit("what the row has", "not in the log: it is large, and the UPDATE did not touch it"));
                     }
@@ -199,6 +228,21 @@ impl Rows {
                 match names.is_empty() {
                     true => column.push_null(),
                     false => return column.push_text(names.join(",").as_bytes(), held),
+                }
+            }
+            Origin::Kept => {
+                let is_kept = |(origin, found): (&Origin, &Vec<Found>)| matches!((origin, found.first()), (Origin::Column(_), Some(Found::At(at))) if cells[*at] == Cell::Unchanged);
+                let kept: Vec<String> = self
+                    .origins
+                    .iter()
+                    .zip(&self.found)
+                    .enumerate()
+                    .filter(|(_, pair)| is_kept(*pair))
+                    .map(|(place, _)| place.to_string())
+                    .collect();
+                match kept.is_empty() {
+                    true => column.push_null(),
+                    false => return column.push_text(kept.join(",").as_bytes(), held),
                 }
             }
             Origin::Gone => return column.push(&[u8::from(op == Op::Delete)], held),

@@ -29,10 +29,10 @@ use crate::postgres::replication::{Protocol, Replication, SlotOptions, StartOpti
 use crate::postgres::replication_stream::{Event, Received, ReplicationStream};
 use crate::state::State;
 use crate::state::captured::Captured;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use writers::{Commit, Part as _, Stats, Table};
+use writers::{Part as _, Stats, Table};
 
 /// Memory per byte of a large message: itself, its values, their pages and their compressed form.
 const LARGE_FACTOR: usize = 5;
@@ -274,22 +274,31 @@ impl<T: Table> Reader<T> {
                 self.change(relation, payload.len(), |follower, place| follower.update(old, new, place))?;
             }
             Message::Delete { relation, old, .. } => self.change(relation, payload.len(), |follower, place| follower.delete(old, place))?,
-            Message::Truncate { relations, .. } => {
-                for relation in relations.iter() {
-                    self.change(relation, 0, |follower, place| {
-                        let id = &follower.stream.plan.id;
-                        Err(Error::schema(format!(
-                            "{id} was truncated in the transaction committed at {}, and that is not applied yet",
-                            place.commit
-                        ))
-                        .hint("load the table anew: clear-destination for this stream, then sync"))
-                    })?;
-                }
-            }
+            Message::Truncate { relations, .. } => self.truncate(&relations.iter().collect())?,
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
             _ => return Err(Error::source_db("the server sent a part of a transaction that is still open, which was not asked for")),
         }
         Ok(None)
+    }
+
+    /// All rows of these relations go. Of a table that is followed by its partitions, all of them have to be among them.
+    fn truncate(&mut self, relations: &HashSet<u32>) -> Result<()> {
+        let named: BTreeSet<usize> = relations.iter().filter_map(|oid| self.relations.get(oid).copied()).collect();
+        for index in named {
+            let info = &self.followers[index].stream.info;
+            let oid = info.oid;
+            let whole = relations.contains(&oid) || info.leaves.iter().all(|leaf| relations.contains(&leaf.oid));
+            let one = relations.iter().copied().find(|oid| self.relations.get(oid) == Some(&index)).unwrap_or(oid);
+            self.change(one, 0, |follower, place| match whole {
+                true => follower.truncate(place),
+                false => Err(Error::schema(format!(
+                    "{}: some of its partitions were truncated in the transaction committed at {}, and which rows were theirs is not known",
+                    follower.stream.plan.id, place.commit
+                ))
+                .hint("load the table anew: clear-destination for this stream, then sync")),
+            })?;
+        }
+        Ok(())
     }
 
     fn relate(&mut self, relation: &Relation) -> Result<()> {
@@ -398,7 +407,7 @@ impl<T: Table> Reader<T> {
             }));
             let mark = Mark { load: follower.captured.load.clone(), lsn: position.to_string(), changes: true };
             let takes_away = follower.changes > 0;
-            group.push(Settlement { plan, table: &follower.stream.table, parts, how: Commit::Append, mark, takes_away });
+            group.push(Settlement { plan, table: &follower.stream.table, parts, how: follower.how(), mark, takes_away });
             indexes.push(index);
         }
         let outcomes = settle(group, self.together, ground.keeper, |state, plan, written| advance(state, plan, position, written)).await?;
@@ -408,7 +417,7 @@ impl<T: Table> Reader<T> {
                 concerns(follower, error)?;
                 continue;
             }
-            let changes = std::mem::take(&mut follower.changes);
+            let changes = follower.settled();
             follower.captured.lsn = position;
             follower.captured.seen = follower.captured.seen.take().filter(|seen| !seen.is_passed(position));
             if changes > 0 {

@@ -11,12 +11,12 @@ use crate::postgres::lsn::PgTime;
 use crate::types::special::SpecialValues;
 use crate::types::{ColumnPlan, plan_column};
 use chrono::{DateTime, Utc};
-use writers::GONE;
+use writers::{GONE, KEPT};
 
 /// How the changes of a stream are written.
 #[derive(Clone, Debug)]
 pub struct CapturePlan {
-    /// Columns of a batch of changes, the last of which is [`GONE`] where they are applied and rows go.
+    /// Columns of a batch of changes; where they are applied, [`GONE`] (if rows go) and [`KEPT`] are the last.
     pub columns: Vec<ColumnPlan>,
     /// Where each comes from.
     pub origins: Vec<Origin>,
@@ -105,6 +105,10 @@ pub fn plan(chosen: &Chosen, table: &TableInfo, columns: &[ColumnPlan], origins:
     if applies && !is_soft(chosen) {
         columns.push(plan_column(&synthetic(GONE, 16, "bool"), GONE, &ColumnType::Boolean, SpecialValues::Error)?);
         origins.push(Origin::Gone);
+    }
+    if applies {
+        columns.push(plan_column(&synthetic(KEPT, 25, "text"), KEPT, &ColumnType::String, SpecialValues::Error)?);
+        origins.push(Origin::Kept);
     }
     let key = if applies { table.primary_key.clone() } else { Vec::new() };
     Ok(CapturePlan { columns, origins, applies, loads: chosen.sync_mode == SyncMode::Cdc, key })

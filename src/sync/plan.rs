@@ -158,7 +158,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         partition_only: query.schema().fields().iter().skip(schema.fields().len()).cloned().collect(),
         partition_names,
         key: row_key,
-        // A row of which only the key is left has no other values.
+        // A row of which only the key is left has no other values, and one that says that all are gone has none.
         notes: notes_of(normalised, &sources, &query.columns, captured && (!applies || capture_plan::is_soft(&chosen))),
         source: table.oid.to_string(),
         sort_order: sort_order(&chosen, &sources, &schema)?,
@@ -227,7 +227,7 @@ fn notes_of(normalised: bool, sources: &[Planned<'_>], written: &[ColumnPlan], p
                 doc: column.comment.clone(),
                 number: u32::try_from(column.attnum).ok(),
                 // A value that the destination's type does not have can become NULL.
-                required: column.not_null && *special != SpecialValues::Null && (!partial || plan.key),
+                required: column.not_null && *special != SpecialValues::Null && !partial,
             },
             None => ColumnNote { required: plan.name == OLAKE_ID, ..ColumnNote::default() },
         };

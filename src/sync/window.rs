@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
-use writers::{PartName, Table};
+use writers::{Commit, PartName, Table};
 
 /// Batches between the builder and the writer.
 const QUEUE: usize = 1;
@@ -39,6 +39,8 @@ pub struct Follower<T: Table> {
     staging: Option<Staging<T::Part>>,
     /// Changes since the last commit.
     pub changes: u64,
+    /// Whether what was there before the last commit is gone.
+    replaces: bool,
     windows: u32,
 }
 
@@ -57,7 +59,7 @@ impl<T: Table> Follower<T> {
     /// Nothing is built yet.
     pub fn new(stream: Arc<StreamRun<T>>, plan: CapturePlan, captured: Captured) -> Self {
         let rows = Rows::new(&stream.plan.id, &plan.columns, &plan.origins, schema_of(&plan.columns));
-        Self { stream, plan, captured, rows, key: Vec::new(), blind: None, staging: None, changes: 0, windows: 0 }
+        Self { stream, plan, captured, rows, key: Vec::new(), blind: None, staging: None, changes: 0, replaces: false, windows: 0 }
     }
 
     /// Whether it has failed, and is left alone.
@@ -110,6 +112,31 @@ impl<T: Table> Follower<T> {
         self.sighted()?;
         let (Old::Key(old) | Old::Full(old)) = old;
         self.put(Op::Delete, old, None, place)
+    }
+
+    /// All rows are gone: those of the destination, and what this window has.
+    pub fn truncate(&mut self, place: &mut Place) -> Result<()> {
+        if self.plan.applies {
+            self.rows.clear()?;
+            self.staging = None;
+            self.replaces = true;
+        } else {
+            self.rows.push_truncate(*place)?;
+        }
+        place.sequence += 1;
+        self.changes += 1;
+        Ok(())
+    }
+
+    /// What a commit does to the rows that are there.
+    pub fn how(&self) -> Commit {
+        if self.replaces { Commit::Replace } else { Commit::Append }
+    }
+
+    /// After a commit; gives how many changes were in it.
+    pub fn settled(&mut self) -> u64 {
+        self.replaces = false;
+        std::mem::take(&mut self.changes)
     }
 
     fn sighted(&self) -> Result<()> {

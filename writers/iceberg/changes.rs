@@ -3,6 +3,7 @@
 //! What the keys become (equality deletes, position deletes, deletion vectors) is decided when they are committed. Promises that a part has
 //! each key once, in bounded memory. Does not know commits.
 
+use super::recall::Recall;
 use super::stage::{self, StagedFile, Stager};
 use crate::coalesce::{Coalescer, Last};
 use crate::error::{Error, Kind, Result};
@@ -26,7 +27,12 @@ pub(crate) struct ChangeStager {
 }
 
 /// Stages `batches`; gives the files with rows and those with keys.
-pub(crate) async fn stage<S, E>(stager: ChangeStager, name: PartName, batches: S) -> Result<(Vec<StagedFile>, Vec<StagedFile>), E>
+pub(super) async fn stage<S, E>(
+    stager: ChangeStager,
+    recall: Recall,
+    name: PartName,
+    batches: S,
+) -> Result<(Vec<StagedFile>, Vec<StagedFile>), E>
 where
     S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
     E: From<Error> + Send + 'static,
@@ -49,21 +55,25 @@ where
     }
     let Some(coalescer) = coalescer else { return Ok((Vec::new(), Vec::new())) };
     // One on its way while the next is made.
-    let ((rows, rows_of), (keys, keys_of)) = (channel(1), channel(1));
+    let ((rows, rows_of), (keys, keys_of)) = (channel::<Result<(RecordBatch, Vec<Vec<usize>>)>>(1), channel(1));
+    let whole = stream(rows_of).and_then(move |(rows, kept)| {
+        let recall = recall.clone();
+        async move { recall.fill(rows, &kept).await }
+    });
     let give = blocking(move || {
         let abandoned = || Error::new(Kind::Bug, "the files of changes were abandoned");
         coalescer.finish(|last| {
-            let Last { keys: key_columns, rows: row_columns } = last;
+            let Last { keys: key_columns, rows: row_columns, kept } = last;
             keys.blocking_send(Ok(key_columns)).map_err(|_| abandoned())?;
             if row_columns.num_rows() > 0 {
-                rows.blocking_send(Ok(row_columns)).map_err(|_| abandoned())?;
+                rows.blocking_send(Ok((row_columns, kept))).map_err(|_| abandoned())?;
             }
             Ok(())
         })
     });
     let (given, staged_rows, staged_keys) = tokio::join!(
         give,
-        stage::stage(stager.rows.clone(), name.clone(), stream(rows_of)),
+        stage::stage(stager.rows.clone(), name.clone(), whole),
         stage::stage(stager.keys.clone(), name, stream(keys_of))
     );
     // The writers know best why nothing was taken any more.
@@ -72,7 +82,7 @@ where
     Ok((staged_rows, staged_keys))
 }
 
-fn stream(receiver: Receiver<Result<RecordBatch>>) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+fn stream<T: Send + 'static>(receiver: Receiver<Result<T>>) -> impl Stream<Item = Result<T>> + Send + 'static {
     futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) })
 }
 

@@ -14,6 +14,7 @@ mod partition;
 mod preview;
 mod properties;
 mod publish;
+mod recall;
 mod schema;
 mod session;
 mod snapshot;

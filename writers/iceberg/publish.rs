@@ -176,12 +176,16 @@ impl Publication {
 
 /// Delete files for the rows that have one of these keys, wherever they are now.
 async fn locate(table: &mut IcebergTable, keys: &[String], name: &str) -> Result<(BySpec, Gone)> {
-    let mut index = match table.index.take() {
-        Some(index) => index,
-        None => KeyIndex::open(&table.index_root, &table.loaded, &table.key()?).await?,
+    let places = {
+        let mut index = table.index.lock().await;
+        let mut open = match index.take() {
+            Some(open) => open,
+            None => KeyIndex::open(&table.index_root, &table.loaded, &table.key()?).await?,
+        };
+        let places = open.find(&table.loaded, keys).await?;
+        *index = Some(open);
+        places
     };
-    let places = index.find(&table.loaded, keys).await?;
-    table.index = Some(index);
     if places.is_empty() {
         return Ok((BySpec::new(), Gone::Nothing));
     }

@@ -3,10 +3,11 @@
 use super::catalog::{Catalog, Loaded, TableName, pointer};
 use super::changes::{self, ChangeStager};
 use super::config::{DeleteFiles, Settings};
-use super::deletes::{self, KeyIndex};
+use super::deletes;
 use super::manifest::{alive, current};
 use super::properties::Properties;
 use super::publish::{Publication, Request};
+use super::recall::{Recall, SharedIndex};
 use super::session::Session;
 use super::snapshot::{BySpec, Change, Gone};
 use super::stage::{self, Content, IcebergPart, StagedFile, Stager, Workshop};
@@ -37,7 +38,7 @@ pub struct IcebergTable {
     pub(super) changes: Option<ChangeStager>,
     pub(super) delete_files: DeleteFiles,
     /// Where rows are, by key; opened when it is first needed.
-    pub(super) index: Option<KeyIndex>,
+    pub(super) index: SharedIndex,
     pub(super) index_root: PathBuf,
     pub(super) committed: Option<Token>,
     pub(super) session: Arc<Session>,
@@ -75,7 +76,7 @@ impl IcebergTable {
             spec,
             identifiers: settings.identifiers,
             delete_files: settings.delete_files,
-            index: None,
+            index: SharedIndex::default(),
             index_root: settings.index_path.clone(),
             loaded,
             target: Arc::new(target),
@@ -103,7 +104,7 @@ impl IcebergTable {
         let mut summary = token::summary(&self.spec.writer, token);
         let mut taken = BySpec::new();
         let mut keys = parts.iter().flat_map(|part| &part.keys).peekable();
-        if keys.peek().is_some() {
+        if keys.peek().is_some() && how == Commit::Append {
             let key = self.key()?;
             summary.extend([deletes::summary(&key)]);
             if self.delete_files == DeleteFiles::Equality {
@@ -148,9 +149,10 @@ impl IcebergTable {
             return Err(Error::new(Kind::Conflict, message).hint("run again: it is then read again"));
         }
         let change = self.change(parts, &token, how)?;
-        let keys = match self.delete_files {
-            DeleteFiles::Equality => Vec::new(),
-            DeleteFiles::Position | DeleteFiles::DeletionVector => {
+        let keys = match (how, self.delete_files) {
+            // Nothing is left that a key could take away.
+            (Commit::Replace, _) | (_, DeleteFiles::Equality) => Vec::new(),
+            (Commit::Append, DeleteFiles::Position | DeleteFiles::DeletionVector) => {
                 parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect()
             }
         };
@@ -158,8 +160,8 @@ impl IcebergTable {
     }
 
     /// After a commit: what was staged for it is staged no more.
-    pub(super) async fn published(&self, parts: &[IcebergPart]) {
-        if self.delete_files != DeleteFiles::Equality {
+    pub(super) async fn published(&self, parts: &[IcebergPart], how: Commit) {
+        if how == Commit::Replace || self.delete_files != DeleteFiles::Equality {
             let keys: Vec<String> = parts.iter().flat_map(|part| &part.keys).map(|file| file.location.clone()).collect();
             if let Err(error) = self.loaded.files.delete(&keys).await {
                 tracing::warn!("{error}; the files of keys stay behind");
@@ -268,13 +270,16 @@ impl Table for IcebergTable {
         E: From<Error> + Send + 'static,
     {
         let (changes, session, layout, key) = (self.changes.clone(), self.session.clone(), self.target.layout.clone(), self.key());
+        let (loaded, index, index_root) = (self.loaded.clone(), self.index.clone(), self.index_root.clone());
+        let fields = self.target.fields.clone();
         async move {
             key?;
             let changes = changes.ok_or_else(|| Error::new(Kind::Bug, "changes of a table without a key"))?;
             check_name(&name)?;
             let Some(batches) = with_rows(batches).await? else { return Ok(IcebergPart::empty(name, layout)) };
             session.begin().await;
-            let (files, keys) = changes::stage(changes, name.clone(), batches).await?;
+            let recall = Recall { loaded, index, index_root, fields, key: changes.key.clone() };
+            let (files, keys) = changes::stage(changes, recall, name.clone(), batches).await?;
             Ok(IcebergPart { name, layout, files, keys })
         }
     }
@@ -321,7 +326,7 @@ impl Table for IcebergTable {
         let committed = async {
             if let Some(publication) = self.publication(&parts, token, how).await? {
                 self.publish(publication).await?;
-                self.published(&parts).await;
+                self.published(&parts, how).await;
             }
             Ok(())
         };

@@ -8,7 +8,7 @@ use super::IcebergTable;
 use super::catalog::{Catalog, CommitError, TableName};
 use super::publish::{Publication, Request};
 use super::stage::IcebergPart;
-use crate::{Error, Joint, Kind, Result};
+use crate::{Commit, Error, Joint, Kind, Result};
 use futures::future::join_all;
 
 /// Tables that are prepared and looked at at the same time: each waits for a store most of the time.
@@ -18,6 +18,7 @@ const AT_ONCE: usize = 16;
 struct Member<'t> {
     table: &'t mut IcebergTable,
     parts: Vec<IcebergPart>,
+    how: Commit,
     /// Until the end.
     open: Option<Publication>,
     outcome: Result<()>,
@@ -30,7 +31,7 @@ impl<'t> Member<'t> {
             Ok(open) => (open, Ok(())),
             Err(error) => (None, Err(table.committing(error))),
         };
-        Self { table, parts, open, outcome }
+        Self { table, parts, how, open, outcome }
     }
 
     /// The end, once `done` is no longer "not yet".
@@ -38,7 +39,7 @@ impl<'t> Member<'t> {
         match done {
             Ok(false) => {}
             Ok(true) => {
-                self.table.published(&self.parts).await;
+                self.table.published(&self.parts, self.how).await;
                 self.open = None;
             }
             Err(error) => {

@@ -13,6 +13,7 @@ use super::run::{self, Record, Run, Trouble, unwritten};
 use super::{FilePlaces, Places, ids, vector};
 use crate::storage::{Lock, Storage, parse};
 use crate::{Error, Kind, Result};
+use arrow::array::ArrayRef;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{FormatVersion, NestedFieldRef};
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,29 @@ impl KeyIndex {
         self.places(base, found).await.map_err(doing)
     }
 
+    /// The same for keys in memory: the columns of the key, in its order. Of each key the row is in the file that was added last.
+    pub(crate) async fn find_keys(&mut self, base: &Loaded, keys: &[ArrayRef]) -> Result<Places> {
+        self.catch_up(base).await?;
+        let doing = |e: Error| e.doing("find the rows of keys");
+        for again in [true, false] {
+            let hashes: Vec<KeyHash> = self.hasher.hashes(keys).map_err(doing)?.into_iter().flatten().collect();
+            let (folder, runs, files) = (self.folder.path.clone(), self.runs.clone(), self.known.files.clone());
+            match blocking(move || Ok(candidates(&folder, runs, &files, hashes))).await.map_err(doing)? {
+                Ok(found) => {
+                    let mut by_file: HashMap<u32, Vec<u32>> = HashMap::new();
+                    for (file, position) in found {
+                        by_file.entry(file).or_default().push(position);
+                    }
+                    return self.places(base, by_file).await.map_err(doing);
+                }
+                Err(Trouble::Damaged(why)) if again => self.make_again(base, &why).await.map_err(doing)?,
+                Err(Trouble::Damaged(why)) => return Err(doing(damaged_again(&why))),
+                Err(Trouble::Failed(error)) => return Err(doing(error)),
+            }
+        }
+        Err(doing(Error::new(Kind::Bug, "the index was not looked at")))
+    }
+
     async fn look_up(&self, base: &Loaded, key_files: &[String]) -> Result<HashMap<u32, Vec<u32>>, Trouble> {
         let mut found = HashMap::new();
         if self.runs.is_empty() {
@@ -236,7 +260,14 @@ impl KeyIndex {
                 if let Some(vector) = &vector {
                     positions.retain(|position| !vector.positions.contains(u64::from(*position)));
                 }
-                Ok::<_, Error>(FilePlaces { path: file.path.clone(), spec: file.spec, partition: file.partition(), positions, vector })
+                Ok::<_, Error>(FilePlaces {
+                    path: file.path.clone(),
+                    spec: file.spec,
+                    partition: file.partition(),
+                    added: file.added,
+                    positions,
+                    vector,
+                })
             }
         }));
         let mut files: Vec<FilePlaces> = described.buffer_unordered(VECTORS_AT_ONCE).try_collect().await?;

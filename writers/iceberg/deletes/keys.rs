@@ -61,13 +61,8 @@ impl KeyReader {
         self: Arc<Self>,
         uri: &str,
     ) -> Result<(u64, impl Stream<Item = Result<Vec<Option<KeyHash>>>> + Send + 'static + use<>)> {
-        let (storage, path) = self.files.place(uri)?;
-        let size = storage.size(&path).await?.ok_or_else(|| {
-            Error::new(Kind::Corrupt, format!("{uri} is missing"))
-                .hint("the table's metadata names it: restore it, or point the catalog at an older metadata file")
-        })?;
+        let source = Source::open(&self.files, uri).await?;
         let uri: Arc<str> = uri.into();
-        let source = Source { storage, path, size };
         // Types that another writer has noted for Arrow say nothing about the table.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let builder = ParquetRecordBatchStreamBuilder::new_with_options(source, options).await.map_err(|e| unreadable(e, &uri))?;
@@ -116,10 +111,22 @@ impl KeyReader {
 }
 
 /// A file on its store, as Parquet's reader wants it.
-struct Source {
+pub(super) struct Source {
     storage: Storage,
     path: Path,
     size: u64,
+}
+
+impl Source {
+    /// A file that the table's metadata names.
+    pub(super) async fn open(files: &Files, uri: &str) -> Result<Self> {
+        let (storage, path) = files.place(uri)?;
+        let size = storage.size(&path).await?.ok_or_else(|| {
+            Error::new(Kind::Corrupt, format!("{uri} is missing"))
+                .hint("the table's metadata names it: restore it, or point the catalog at an older metadata file")
+        })?;
+        Ok(Self { storage, path, size })
+    }
 }
 
 impl AsyncFileReader for Source {
@@ -148,10 +155,10 @@ impl AsyncFileReader for Source {
 }
 
 /// What Parquet's reader has to say of a file: our store's error if it is one.
-fn unreadable(error: ParquetError, uri: &str) -> Error {
+pub(super) fn unreadable(error: ParquetError, uri: &str) -> Error {
     let other: Box<dyn std::error::Error + Send + Sync> = match error {
         ParquetError::External(cause) => match cause.downcast::<Error>() {
-            Ok(ours) => return ours.doing(format!("read the keys of {uri}")),
+            Ok(ours) => return ours.doing(format!("read {uri}")),
             Err(cause) => cause,
         },
         error => error.into(),

@@ -14,10 +14,11 @@ mod keys;
 mod known;
 mod position;
 mod reading;
+mod rows;
 mod run;
 mod vector;
 
-pub(crate) use {index::KeyIndex, position::position_deletes, vector::deletion_vectors};
+pub(crate) use {index::KeyIndex, position::position_deletes, rows::read_rows, vector::deletion_vectors};
 
 use iceberg::spec::{NestedFieldRef, Struct};
 use roaring::RoaringTreemap;
@@ -65,6 +66,8 @@ pub(crate) struct FilePlaces {
     pub(crate) spec: i32,
     /// Its partition.
     pub(crate) partition: Struct,
+    /// Sequence number of the snapshot that added it.
+    pub(crate) added: i64,
     /// Where the rows are, from 0; sorted, each once. None of them is in `vector`.
     pub(crate) positions: Vec<u32>,
     /// The deletion vector that the data file has already.
