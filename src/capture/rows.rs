@@ -4,6 +4,7 @@
 //! copy of the table would have given; a value that was not sent is a value of an earlier row, a name in [`UNCHANGED`], or an error, and
 //! never NULL. Does not know transactions, connections or destinations.
 
+use super::json::{Member, object, unsent};
 use super::message::Relation;
 use super::tuple::{Cell, Tuple};
 use crate::columns::Column;
@@ -11,7 +12,7 @@ use crate::columns::explain::{explain, key_text};
 use crate::error::{Error, Result};
 use crate::postgres::lsn::{Lsn, PgTime};
 use crate::types::{ColumnPlan, Wire};
-use crate::values::{Fault, Step};
+use crate::values::{Fault, Step, shorten};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub const ORDER: &str = "_cdc_order";
 pub enum Origin {
     /// A column of the table.
     Column(String),
+    /// The row as one JSON object of these columns.
+    Data(Vec<Member>),
     /// `_op_type`.
     Op,
     /// `_cdc_lsn`.
@@ -96,7 +99,7 @@ pub struct Rows {
     origins: Vec<Origin>,
     schema: SchemaRef,
     columns: Vec<Box<dyn Column>>,
-    /// For each column, where its values are in the rows of the current relation; of an id, for each part.
+    /// For each column, where its values are in the rows of the current relation; of an id or an object, for each part.
     found: Vec<Vec<Found>>,
     /// Names of the current relation's columns.
     names: Vec<String>,
@@ -108,6 +111,8 @@ pub struct Rows {
     fixed: usize,
     held: usize,
     text: Vec<u8>,
+    /// The member of an object that could not be made.
+    culprit: usize,
 }
 
 impl Rows {
@@ -128,6 +133,7 @@ impl Rows {
             rows: 0,
             held: 0,
             text: Vec::new(),
+            culprit: 0,
         }
     }
 
@@ -137,9 +143,18 @@ impl Rows {
         let of = |origin: &Origin| match origin {
             Origin::Column(name) => vec![find(name)],
             Origin::OlakeId(names) => names.iter().map(find).collect(),
+            Origin::Data(members) => members.iter().map(|member| find(&member.name)).collect(),
             _ => Vec::new(),
         };
         self.found = self.origins.iter().map(of).collect();
+        for (origin, found) in self.origins.iter_mut().zip(&self.found) {
+            let Origin::Data(members) = origin else { continue };
+            for (member, found) in members.iter_mut().zip(found) {
+                if let Found::At(at) = found {
+                    member.relate(relation.columns[*at].type_oid);
+                }
+            }
+        }
         self.names = relation.columns.iter().map(|column| column.name.clone()).collect();
     }
 
@@ -206,12 +221,23 @@ impl Rows {
                     Cell::Binary(value) => return column.push(value, held),
                     Cell::Text(value) => return column.push_text(value, held),
                     Cell::Unchanged if self.logs || (self.keeps && op == Op::Update) => column.push_null(),
-                    Cell::Unchanged => {
-                        return Err(Fault::unfit("what the row has", "not in the log: it is large, and the UPDATE did not touch it"));
-                    }
+                    Cell::Unchanged => return Err(unsent()),
                 },
                 Found::Nowhere => column.push_null(),
             },
+            Origin::Data(members) => {
+                self.text.clear();
+                let found = &self.found[index];
+                let cell = |number: usize| match found.get(number) {
+                    Some(Found::At(at)) => cells[*at],
+                    _ => Cell::Null,
+                };
+                object(members, cell, self.origins.contains(&Origin::Unchanged), &mut self.text).map_err(|(number, fault)| {
+                    self.culprit = number;
+                    fault
+                })?;
+                return column.push_text(&self.text, held);
+            }
             Origin::Op => return column.push_text(op.letter(), held),
             Origin::Position => return column.push_text(place.commit.to_string().as_bytes(), held),
             Origin::Time => return column.push(&place.time.0.to_be_bytes(), held),
@@ -267,6 +293,9 @@ impl Rows {
     #[cold]
     fn fault(&self, index: usize, cells: &[Cell<'_>], place: Place, fault: Fault) -> Error {
         let plan = &self.plans[index];
+        if let Origin::Data(members) = &self.origins[index] {
+            return self.fault_in_object(members, &self.found[index], cells, place, fault);
+        }
         let key = key_text(self.plans.iter().zip(&self.found).filter(|(plan, _)| plan.key).map(|(plan, found)| {
             let Some(Found::At(at)) = found.first() else { return None };
             let mut column = plan.column(Wire::Text);
@@ -280,14 +309,37 @@ impl Rows {
         let at = format!("column `{}` of {}, in the transaction committed at {}{key}", plan.source, self.id, place.commit);
         let missing = self.found[index].first().is_some_and(|found| matches!(found, Found::At(at) if cells[*at] == Cell::Unchanged));
         let error = explain(&at, &plan.source, fault);
-        match missing {
-            true => error.hint(format!(
-                "ALTER TABLE {} REPLICA IDENTITY FULL has the server log such values from then on; then load the table anew: \
-                 clear-destination for this stream, then sync",
-                self.id
-            )),
-            false => error,
-        }
+        if missing { error.hint(self.log_it()) } else { error }
+    }
+
+    #[cold]
+    fn fault_in_object(&self, members: &[Member], found: &[Found], cells: &[Cell<'_>], place: Place, fault: Fault) -> Error {
+        let cell = |at: usize| match found.get(at) {
+            Some(Found::At(at)) => cells.get(*at).copied(),
+            _ => None,
+        };
+        let key = members.iter().enumerate().filter(|(_, member)| member.key).filter_map(|(at, member)| match cell(at) {
+            Some(Cell::Text(value)) => Some(format!("{} = {}", member.name, shorten(&String::from_utf8_lossy(value)))),
+            _ => None,
+        });
+        let key: Vec<String> = key.collect();
+        let key = if key.is_empty() { String::new() } else { format!(" ({})", key.join(", ")) };
+        let name = members.get(self.culprit).map_or("data", |member| member.name.as_str());
+        let at = format!("column `{name}` of {}, in the transaction committed at {}{key}", self.id, place.commit);
+        let missing = cell(self.culprit) == Some(Cell::Unchanged);
+        explain(&at, name, fault).hint(match missing {
+            true => self.log_it(),
+            false => format!("set the type of {name} in the type_schema to \"string\": the server's text is then carried unread"),
+        })
+    }
+
+    /// What to do about a value that is not in the log.
+    fn log_it(&self) -> String {
+        format!(
+            "ALTER TABLE {} REPLICA IDENTITY FULL has the server log such values from then on; then load the table anew: \
+             clear-destination for this stream, then sync",
+            self.id
+        )
     }
 }
 

@@ -381,6 +381,7 @@ fn resolve(types: &HashMap<u32, TypeRow>, mut oid: u32, mut typmod: i32, mut dim
             delimiter: u8::try_from(ty.delimiter).unwrap_or(b','),
             sends: ty.sends,
             extension: ty.extension,
+            json_cast: ty.json_cast,
         });
     }
     Err(Error::source_db(format!("type {oid} is nested more than {TYPE_DEPTH_MAX} levels deep")))
@@ -406,6 +407,7 @@ mod tests {
             delimiter: ',',
             sends: true,
             extension: false,
+            json_cast: false,
             ranges_over: 0,
             attributes: Vec::new(),
         }

@@ -10,6 +10,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
+/// OIDs below are those of what is built in (`FirstNormalObjectId`).
+const FIRST_NORMAL_OID: u32 = 16_384;
+
 /// PostgreSQL's answer about itself.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
@@ -97,6 +100,8 @@ pub(super) struct TypeRow {
     pub sends: bool,
     /// Whether it belongs to an extension.
     pub extension: bool,
+    /// Whether a function casts it to json, and it is not built in.
+    pub json_cast: bool,
     /// A range's subtype, a multirange's range; 0 for all others.
     pub ranges_over: u32,
     /// A composite type's attributes.
@@ -290,7 +295,9 @@ pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Res
             t.typtype::text, t.typcategory::text, t.typelem, t.typbasetype, t.typtypmod, t.typndims, t.typdelim::text, t.typsend <> 0, \
             CASE WHEN t.typtype IN ('r', 'm') THEN {ranges_over} END, \
             EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_type'::pg_catalog.regclass \
-                      AND e.objid = t.oid AND e.objsubid = 0 AND e.deptype = 'e') \
+                      AND e.objid = t.oid AND e.objsubid = 0 AND e.deptype = 'e'), \
+            t.oid >= {FIRST_NORMAL_OID} AND EXISTS (SELECT FROM pg_catalog.pg_cast k WHERE k.castsource = t.oid \
+                      AND k.casttarget = 'pg_catalog.json'::pg_catalog.regtype AND k.castmethod = 'f') \
         FROM wanted w JOIN pg_catalog.pg_type t ON t.oid = w.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
     );
     let found = rows(client, &sql, &[(&oids, Type::OID_ARRAY)]).await?;
@@ -311,6 +318,7 @@ pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Res
             sends: get(row, 12)?,
             ranges_over: get::<Option<u32>>(row, 13)?.unwrap_or(0),
             extension: get(row, 14)?,
+            json_cast: get(row, 15)?,
             attributes: Vec::new(),
         };
         types.insert(get(row, 0)?, ty);

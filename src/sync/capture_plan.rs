@@ -24,7 +24,7 @@ pub struct CapturePlan {
     pub applies: bool,
     /// Whether there is a first load.
     pub loads: bool,
-    /// The columns of the source that make up the key, where changes are applied.
+    /// The columns of the source that the key is made of, where changes are applied.
     pub key: Vec<String>,
 }
 
@@ -44,9 +44,6 @@ pub fn check(chosen: &Chosen, table: &TableInfo) -> Result<()> {
     let refuse = |what: &str, mend: &str| Err(Error::config(format!("sync_mode {:?}: {what}", chosen.stream.sync_mode)).hint(mend));
     if !matches!(table.kind, RelationKind::Table | RelationKind::Partitioned) {
         return refuse("only tables can be followed, and this is none", "set \"sync_mode\": \"full_refresh\" for this stream");
-    }
-    if chosen.metadata.normalization != Some(true) {
-        return refuse("rows as one JSON column are not built for change data capture", "set \"normalization\": true for this stream");
     }
     if !chosen.flatten.is_empty() {
         return refuse("flatten is not built for change data capture", "remove flatten from this stream");
@@ -98,8 +95,17 @@ pub fn olake_origin(name: &str, chosen: &Chosen, table: &TableInfo, now: DateTim
     })
 }
 
-/// Puts it together. `columns` and `origins` are those of a batch of the first load.
-pub fn plan(chosen: &Chosen, table: &TableInfo, columns: &[ColumnPlan], origins: Vec<Origin>, applies: bool) -> Result<CapturePlan> {
+/// Puts it together. `columns` and `origins` are those of a batch of the first load, `row_key` names those of them that identify a row: none if
+/// changes are not applied.
+pub fn plan(chosen: &Chosen, row_key: &[String], columns: &[ColumnPlan], origins: Vec<Origin>) -> Result<CapturePlan> {
+    let applies = !row_key.is_empty();
+    let made_of = |(column, origin): (&ColumnPlan, &Origin)| match origin {
+        _ if !row_key.contains(&column.name) => Vec::new(),
+        Origin::Column(name) => vec![name.clone()],
+        Origin::OlakeId(names) => names.clone(),
+        _ => Vec::new(),
+    };
+    let key = columns.iter().zip(&origins).flat_map(made_of).collect();
     let (mut columns, mut origins) = (columns.to_vec(), origins);
     // A row that stays, marked, is a row like any other.
     if applies && !is_soft(chosen) {
@@ -110,6 +116,5 @@ pub fn plan(chosen: &Chosen, table: &TableInfo, columns: &[ColumnPlan], origins:
         columns.push(plan_column(&synthetic(KEPT, 25, "text"), KEPT, &ColumnType::String, SpecialValues::Error)?);
         origins.push(Origin::Kept);
     }
-    let key = if applies { table.primary_key.clone() } else { Vec::new() };
     Ok(CapturePlan { columns, origins, applies, loads: chosen.sync_mode == SyncMode::Cdc, key })
 }

@@ -5,6 +5,7 @@ use super::capture_plan::{self, CapturePlan};
 use super::increment::CursorField;
 use super::olake_columns::{OlakeColumn, instant, olake_column, synthetic};
 use super::{flatten, row_json};
+use crate::capture::json::Member;
 use crate::capture::rows::Origin;
 use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
@@ -109,6 +110,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
     let mut query = Query { wire, ..Query::default() };
     let Source { columns: sources, olake_columns } = source_columns(&chosen, table, &mut notes)?;
     let normalised = chosen.metadata.normalization == Some(true);
+    let captured = capture_plan::is_captured(&chosen);
     if normalised {
         for planned in &sources {
             query.push_source(planned, &planned.name, table)?;
@@ -122,8 +124,14 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         let json = row_json::expression(sources.iter().map(|planned| (planned.column, &planned.wanted)));
         let data = types::plan_column(&synthetic("data", 114, "json"), "data", &ColumnType::Json, SpecialValues::Error)?;
         query.push(data, [&json, &json]);
+        if captured {
+            let member = |planned: &Planned<'_>| {
+                let key = table.primary_key.contains(&planned.column.name);
+                Member::new(planned.column, row_json::appearance(planned.column, &planned.wanted), key)
+            };
+            query.from(Some(Origin::Data(sources.iter().map(member).collect::<Result<_>>()?)));
+        }
     }
-    let captured = capture_plan::is_captured(&chosen);
     let row_key = destination_key(table, normalised, &sources, &olake_columns);
     let applies = captured && replaces_rows && !chosen.metadata.append_mode && !row_key.is_empty();
     let more = if captured && !applies { capture_plan::log_columns(&chosen) } else { Vec::new() };
@@ -171,7 +179,8 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
             if replaces_rows && !applies && !chosen.metadata.append_mode {
                 notes.push("it has no key among its columns, so its changes are written as a log: a row for each".to_owned());
             }
-            Some(capture_plan::plan(&chosen, table, &query.columns, query.origins()?, applies)?)
+            let row_key = if applies { &spec.key[..] } else { &[] };
+            Some(capture_plan::plan(&chosen, row_key, &query.columns, query.origins()?)?)
         }
         false => None,
     };

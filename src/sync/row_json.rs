@@ -4,6 +4,7 @@
 //! and `string` gives text, also for json and arrays; our own types give what `row_to_json` makes of a value: numbers with all their
 //! digits, json and lists as they are.
 
+use crate::capture::json::Appearance;
 use crate::config::column_type::ColumnType;
 use crate::postgres::catalog::ColumnInfo;
 use crate::postgres::quote;
@@ -20,20 +21,33 @@ pub fn expression<'c>(columns: impl Iterator<Item = (&'c ColumnInfo, &'c ColumnT
     }
 }
 
+/// How a column with this destination type appears in the object.
+pub fn appearance(column: &ColumnInfo, wanted: &ColumnType) -> Appearance {
+    match wanted {
+        ColumnType::Timestamp(_) if matches!(built_in(column), "date" | "timestamp" | "timestamptz") => Appearance::Instant,
+        wanted if wanted.is_text() => Appearance::Text,
+        _ => Appearance::Value,
+    }
+}
+
+/// The name of the column's type if PostgreSQL brings it.
+fn built_in(column: &ColumnInfo) -> &str {
+    if column.ty.namespace == "pg_catalog" { &column.ty.name } else { "" }
+}
+
 fn item(column: &ColumnInfo, wanted: &ColumnType) -> String {
     let name = quote::identifier(&column.name);
-    let ty = if column.ty.namespace == "pg_catalog" { column.ty.name.as_str() } else { "" };
-    let value = match (wanted, ty) {
-        (ColumnType::Timestamp(_), "date") => rfc3339(&name, &format!("to_char({name}, 'YYYY-MM-DD\"T00:00:00Z\"')")),
-        (ColumnType::Timestamp(_), "timestamp") => rfc3339(&name, &to_the_microsecond(&name)),
-        (ColumnType::Timestamp(_), "timestamptz") => rfc3339(&name, &to_the_microsecond(&format!("({name} AT TIME ZONE 'UTC')"))),
+    let value = match (appearance(column, wanted), built_in(column)) {
+        // Not `to_char`, which reads a timestamp and has not all dates.
+        (Appearance::Instant, "date") => rfc3339(&name, &format!("{name}::text || 'T00:00:00Z'")),
+        (Appearance::Instant, "timestamp") => rfc3339(&name, &to_the_microsecond(&name)),
+        (Appearance::Instant, _) => rfc3339(&name, &to_the_microsecond(&format!("({name} AT TIME ZONE 'UTC')"))),
         // These are text in JSON anyway.
-        (wanted, "text" | "varchar" | "bpchar" | "name" | "uuid") if wanted.is_text() => return name,
-        (wanted, _) if wanted.is_text() => {
+        (Appearance::Text, "text" | "varchar" | "bpchar" | "name" | "uuid") | (Appearance::Value, _) => return name,
+        (Appearance::Text, _) => {
             let select = if matches!(column.ty.kind, TypeKind::Composite(_)) { Select::OutputOfRow } else { Select::Output };
             select.expression(&name)
         }
-        _ => return name,
     };
     format!("{value} AS {name}")
 }

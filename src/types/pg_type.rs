@@ -20,6 +20,8 @@ pub struct PgType {
     pub sends: bool,
     /// Whether it belongs to an extension: a type of the user's own can have the name of an extension's.
     pub extension: bool,
+    /// Whether there is a function that casts it to json, which `to_json` calls for a type that is not built in.
+    pub json_cast: bool,
 }
 
 /// `pg_type.typtype` and `typcategory`, as far as decoding cares.
@@ -59,7 +61,7 @@ impl PgType {
     /// A built-in base type.
     pub fn built_in(oid: u32, name: &str) -> Self {
         let (name, namespace) = (name.to_owned(), "pg_catalog".to_owned());
-        Self { oid, typmod: -1, name, namespace, kind: TypeKind::Base, delimiter: b',', sends: true, extension: false }
+        Self { oid, typmod: -1, name, namespace, kind: TypeKind::Base, delimiter: b',', sends: true, extension: false, json_cast: false }
     }
 
     /// A base type of an extension.
