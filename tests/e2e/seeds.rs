@@ -130,14 +130,33 @@ fn olake_source_and_its_local_destination() {
     assert_same(&job, &database, "public.table_1");
 }
 
-/// The catalog as OLake writes it: refused for rows as JSON in its mode, then run in the other two modes. `normalization` is false in it.
+/// The catalog as OLake writes it, in its own mode (change data capture), then in the other two. `normalization` is false in it.
 #[test]
 fn olake_catalog_in_each_mode() {
     let (database, job) = olake();
     let mut streams = olake_streams(&job);
     job.write("streams.json", &streams);
-    job.run(&OLAKE_SYNC).failed(exit::CONFIG, &["public.table_1", "cdc", "not built", "normalization"]);
-    assert!(!job.path("state.json").exists());
+    let source = job.read("source.json");
+    job.edit("source.json", |source| {
+        source["update_method"]["replication_slot"] = json!(database.name);
+        source["update_method"]["create_if_missing"] = json!(true);
+    });
+    job.run(&OLAKE_SYNC).succeeded();
+    assert_rows_as_json(&table_1(&job), &database);
+    database.sql("UPDATE table_1 SET name = 'the \"first\"', done = NULL WHERE id = 1; DELETE FROM table_1 WHERE id = 2; INSERT INTO table_1 VALUES (2000, 'é', true)");
+    job.run(&OLAKE_RESUME).succeeded();
+    let log = duckdb(&table_1(&job), "SELECT _op_type, data::VARCHAR FROM $files WHERE _op_type <> 'r' ORDER BY _cdc_order");
+    let expected = json!([
+        ["u", r#"{"id":1,"name":"the \"first\"","done":null}"#],
+        ["d", r#"{"id":2,"name":null,"done":null}"#],
+        ["c", r#"{"id":2000,"name":"é","done":true}"#],
+    ]);
+    assert_eq!(log, expected);
+    database.sql(&format!("SELECT pg_drop_replication_slot('{}')", database.name));
+    job.run(&["clear-destination", "--config", "source.json", "--catalog", "streams.json", "--destination", "destination.json"])
+        .succeeded();
+    job.write("source.json", &source);
+    fs::remove_file(job.path("state.json")).expect("remove the state");
 
     let stream = |streams: &mut Value, mode: &str| streams["streams"][0]["stream"]["sync_mode"] = json!(mode);
     stream(&mut streams, "full_refresh");
