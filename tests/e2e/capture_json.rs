@@ -155,32 +155,38 @@ fn a_log_of_rows_as_json_says_what_was_not_sent() {
     assert_eq!(log, expected);
 }
 
-/// Adds OLake's id, by which rows are replaced.
-fn with_ids(job: &Job) {
+/// Adds a column of OLake's.
+fn with_column(job: &Job, name: &str) {
     job.edit("streams.json", |file| {
         for entry in file["streams"].as_array_mut().expect("a list") {
-            entry["stream"]["type_schema"]["properties"]["_olake_id"] = json!({"type": ["null", "string"], "olake_column": true});
+            entry["stream"]["type_schema"]["properties"][name] = json!({"type": ["null", "string"], "olake_column": true});
         }
         for stream in file["selected_streams"]["public"].as_array_mut().expect("a list") {
-            stream["selected_columns"]["columns"].as_array_mut().expect("names").push(json!("_olake_id"));
+            stream["selected_columns"]["columns"].as_array_mut().expect("names").push(json!(name));
         }
     });
+}
+
+/// The columns `data` and `_op_type` (if there) of a table, sorted.
+#[track_caller]
+fn rows(job: &Job, table: &str) -> Value {
+    let script = "
+import json, sys
+from pyiceberg.table import StaticTable
+folder = json.load(sys.stdin) + '/metadata'
+version = open(folder + '/version-hint.text').read().strip()
+rows = StaticTable.from_metadata(f'file://{folder}/v{version}.metadata.json').scan().to_arrow()
+data = rows['data'].to_pylist()
+print(json.dumps(sorted(zip(data, rows['_op_type'].to_pylist()) if '_op_type' in rows.column_names else data)))";
+    python(script, &json!(job.table_folder(&job.lake(), &format!("public.{table}"))))
 }
 
 /// Panics unless the table holds the rows of the source as JSON.
 #[track_caller]
 fn assert_rows(job: &Job, database: &Database, table: &str) {
-    let script = "
-import json, os, sys
-from pyiceberg.table import StaticTable
-folder = json.load(sys.stdin) + '/metadata'
-version = open(folder + '/version-hint.text').read().strip()
-rows = StaticTable.from_metadata(f'file://{folder}/v{version}.metadata.json').scan().to_arrow()
-print(json.dumps(sorted(rows['data'].to_pylist())))";
-    let found = python(script, &json!(job.table_folder(&job.lake(), &format!("public.{table}"))));
     let query = format!("SELECT json_agg(data ORDER BY data COLLATE \"C\") FROM (SELECT row_to_json(t)::text AS data FROM {table} t) s");
     let expected: Value = serde_json::from_str(&database.sql(&query)).expect("JSON");
-    assert_eq!(found, expected, "{table}");
+    assert_eq!(rows(job, table), expected, "{table}");
 }
 
 /// Rows are replaced by OLake's id, of keys of one column and of several.
@@ -196,7 +202,7 @@ fn rows_as_json_are_replaced() {
     );
     let job = job(&database, "capjsonrows", Some(json!({"delete_files": "position"})));
     as_json(&job);
-    with_ids(&job);
+    with_column(&job, "_olake_id");
     job.sync().succeeded();
     for table in ["one", "two", "whole"] {
         assert_rows(&job, &database, table);
@@ -205,7 +211,7 @@ fn rows_as_json_are_replaced() {
         database.sql(&format!(
             "INSERT INTO one SELECT 1000 * {round} + i, 'new', NULL FROM generate_series(1, 50) i; UPDATE one SET v = v || '.{round}' WHERE id % 9 = {round};
              DELETE FROM one WHERE id % 11 = {round}; UPDATE one SET id = -id WHERE id % 13 = {round};
-             UPDATE two SET n = n + 1 WHERE a = 'a{round}'; UPDATE two SET b = b + interval '1 day' WHERE n < 3; DELETE FROM two WHERE n > 30;
+             UPDATE two SET n = n + 1 WHERE a = 'a{round}'; UPDATE two SET b = b + interval '{round} years' WHERE n < 3; DELETE FROM two WHERE n > 30;
              UPDATE whole SET v = 'w{round}' WHERE id <= 10; DELETE FROM whole WHERE id = 10 + {round}; UPDATE whole SET id = -id WHERE id = 7"
         ));
         job.resume().succeeded();
@@ -218,6 +224,23 @@ fn rows_as_json_are_replaced() {
     assert_rows(&job, &database, "two");
 }
 
+/// Of a deleted row that stays there is what the log has of it.
+#[test]
+fn deleted_rows_as_json_keep_their_key() {
+    let database = Server::shared().database("capjsonsoft");
+    database.sql("CREATE TABLE t (v text, id int PRIMARY KEY); INSERT INTO t VALUES ('a', 1), ('b', 2)");
+    let job = job(&database, "capjsonsoft", Some(json!({"delete_files": "position"})));
+    as_json(&job);
+    with_column(&job, "_olake_id");
+    with_column(&job, "_op_type");
+    job.sync().succeeded();
+    database.sql("DELETE FROM t WHERE id = 2; UPDATE t SET v = 'c' WHERE id = 1");
+    job.resume().succeeded();
+    let seen = rows(&job, "t");
+    let (kept, gone) = (json!([r#"{"v":"c","id":1}"#, "u"]), json!([r#"{"v":null,"id":2}"#, "d"]));
+    assert!(seen.as_array().is_some_and(|rows| rows.len() == 2 && rows.contains(&kept) && rows.contains(&gone)), "{seen}");
+}
+
 /// The id of a row is made of what the catalog names, which the log has to have of rows that go.
 #[test]
 fn an_id_of_other_columns_than_the_key_needs_a_full_identity() {
@@ -225,7 +248,7 @@ fn an_id_of_other_columns_than_the_key_needs_a_full_identity() {
     database.sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')");
     let job = job(&database, "capjsonid", Some(json!({"delete_files": "position"})));
     as_json(&job);
-    with_ids(&job);
+    with_column(&job, "_olake_id");
     job.edit("streams.json", |file| file["streams"][0]["stream"]["source_defined_primary_key"] = json!(["id", "v"]));
     job.sync().succeeded();
     database.sql("DELETE FROM t WHERE id = 2");
