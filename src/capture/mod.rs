@@ -3,7 +3,7 @@
 //! [`pgoutput`] turns the bytes of one message into a `message` that borrows from them, with rows as `tuple`s; [`rows`] turns those into
 //! record batches, and [`json`] a row into one value of them. None of them does I/O.
 //! Before that, [`server`], [`slot`], [`table`] and [`publication`] ask the server what is there; `slot_judgement`, with
-//! `slot_refusals`, and [`publication_check`] judge it, purely, as [`finding`]s that say what mends them.
+//! `slot_refusals`, [`publication_check`] and [`publication_rights`] judge it, purely, as [`finding`]s that say what mends them.
 
 pub mod finding;
 pub mod json;

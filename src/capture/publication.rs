@@ -15,7 +15,7 @@ use tokio_postgres::types::Type;
 /// What a publication sends of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// The columns; `None` before 15, which sends all but generated ones.
+    /// The columns, `None` before 15. Before 18 generated columns are among them, and are not sent.
     pub columns: Option<Vec<String>>,
     /// The condition that a row has to meet; since 15.
     pub row_filter: Option<String>,

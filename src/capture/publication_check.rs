@@ -3,15 +3,15 @@
 //! Promises: pure; one problem for each thing that is wrong, each with the SQL that mends it and what it means for the data. Statements
 //! that change what other consumers get say so. Does not know slots.
 
-use super::finding::{Finding, RELOAD};
-use super::publication::{ChosenTable, PublicationInfo, Published, Rights, alter_sql, create_sql};
+use super::finding::Finding;
+use super::publication::{ChosenTable, PublicationInfo, Published};
 use super::table::{Generated, Persistence, Relation, ReplicaIdentity};
 use crate::error::Kind;
 use crate::postgres::catalog::RelationKind;
 use crate::postgres::quote::{identifier, qualified};
 
-/// Partitions that a message names.
-const NAMED: usize = 5;
+/// Tables that a message names.
+pub(super) const NAMED: usize = 5;
 
 /// Something wrong with one table, or with the publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,73 +20,6 @@ pub struct Problem {
     pub table: Option<(String, String)>,
     /// What is wrong.
     pub finding: Finding,
-}
-
-/// There is no publication of that name. `slot_is_there`: the slot is older than the publication will be.
-///
-/// The code is `publication_missing`.
-pub fn missing(name: &str, tables: &[ChosenTable], version: u32, slot_is_there: bool) -> Finding {
-    let what = format!("publication {} does not exist", identifier(name));
-    let finding = if slot_is_there {
-        Finding::stop(
-            "publication_missing",
-            format!("{what}, and the slot does: changes that are logged before the publication is there cannot be read with it"),
-        )
-        .then(format!("drop the slot, have it created again, and {RELOAD}"))
-    } else {
-        Finding::stop("publication_missing", format!("{what}; no data is affected: nothing is captured yet"))
-            .then("create the slot, in this order: changes logged before the publication is there cannot be read with it")
-    };
-    finding
-        .remedy("set update_method.create_if_missing to true, or run as owner of the tables, with CREATE on the database")
-        .run(create_sql(name, tables, version))
-}
-
-/// Why the user may not create the publication. The code is `publication_not_allowed`.
-pub fn may_create(name: &str, tables: &[ChosenTable], version: u32, rights: &Rights) -> Option<Finding> {
-    let foreign = foreign_owners(tables.iter().filter(|chosen| chosen.is_publishable(version)));
-    if rights.create && foreign.is_empty() {
-        return None;
-    }
-    let mut reasons = Vec::new();
-    if !rights.create {
-        reasons.push(format!("it has no CREATE on database {}", identifier(&rights.database)));
-    }
-    reasons.extend(foreign);
-    let user = identifier(&rights.user);
-    let what = format!("user {user} may not create publication {}: {}; no data is affected", identifier(name), reasons.join(", and "));
-    let finding = Finding::stop("publication_not_allowed", what).remedy("run as superuser, or as one who owns the tables");
-    Some(finding.run(create_sql(name, tables, version)))
-}
-
-/// Why the user may not add the tables that [`alter_sql`] adds. The code is `publication_not_allowed`.
-pub fn may_alter(publication: &PublicationInfo, tables: &[ChosenTable], rights: &Rights) -> Option<Finding> {
-    let sql = alter_sql(publication, tables)?;
-    let added = tables.iter().filter(|chosen| chosen.is_publishable(publication.version) && !publication.covers(&chosen.table));
-    let mut reasons = foreign_owners(added);
-    if !publication.owned {
-        reasons.insert(0, format!("it belongs to {}", identifier(&publication.owner)));
-    }
-    if reasons.is_empty() {
-        return None;
-    }
-    let (user, name) = (identifier(&rights.user), identifier(&publication.name));
-    let what = format!(
-        "user {user} may not add tables to publication {name}: {}; changes of those tables are not captured",
-        reasons.join(", and ")
-    );
-    Some(Finding::stop("publication_not_allowed", what).remedy("run as superuser, or as one who owns both").run(sql))
-}
-
-/// `table public.t belongs to "x"`, the first few.
-fn foreign_owners<'a>(tables: impl Iterator<Item = &'a ChosenTable>) -> Vec<String> {
-    let foreign: Vec<&Relation> = tables.map(|chosen| &chosen.table.relation).filter(|relation| !relation.owned).collect();
-    let mut said: Vec<String> =
-        foreign.iter().take(NAMED).map(|each| format!("table {} belongs to {}", display(each), identifier(&each.owner))).collect();
-    if foreign.len() > NAMED {
-        said.push(format!("{} more tables belong to others", foreign.len() - NAMED));
-    }
-    said
 }
 
 /// Everything that is wrong: first with the publication, then table by table.
@@ -125,7 +58,7 @@ fn findings(publication: &PublicationInfo, chosen: &ChosenTable) -> Vec<Finding>
 }
 
 /// As messages name a table.
-fn display(relation: &Relation) -> String {
+pub(super) fn display(relation: &Relation) -> String {
     format!("{}.{}", relation.namespace, relation.name)
 }
 
@@ -273,9 +206,10 @@ fn columns(publication: &PublicationInfo, chosen: &ChosenTable, published: &Publ
         let finding = add_again(Finding::stop("columns_missing", what), publication, chosen);
         found.push(Finding { remedy: format!("take these columns out of the stream's selection, or {}", finding.remedy), ..finding });
     }
-    // Before 15 they are never sent; after that they are in the list if they are.
-    let absent: Vec<&String> =
-        chosen.columns.iter().filter(|column| generated(column) != Generated::No && sent(column) != Some(true)).collect();
+    // They are sent since 18; 15 to 17 list them in pg_publication_tables all the same.
+    let computed = |column: &&String| generated(column) != Generated::No;
+    let sends = |column: &&String| publication.version >= 180_000 && sent(column) == Some(true);
+    let absent: Vec<&String> = chosen.columns.iter().filter(computed).filter(|column| !sends(column)).collect();
     if !absent.is_empty() {
         let what = format!("changes of {name} come without its generated columns {}: the destination would get NULL", list(&absent));
         let finding = Finding::stop("generated_column", what).of(Kind::Config);

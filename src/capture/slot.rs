@@ -124,9 +124,10 @@ fn slot(row: &tokio_postgres::Row) -> Result<SlotInfo> {
     let wal_status = row.get::<_, Option<&str>>(8).and_then(wal_status);
     let invalidation = match (row.get(10), row.get(11)) {
         (Some(reason), _) => Some(invalidation(reason)),
-        (None, true) => Some(Invalidation::Conflict),
-        // Before 16 the only reason there is.
-        (None, false) => (wal_status == Some(WalStatus::Lost)).then_some(Invalidation::WalRemoved),
+        // 16 calls every invalidated logical slot conflicting; only those whose log is gone have no restart_lsn.
+        (None, true) if restart_lsn.is_some() => Some(Invalidation::Conflict),
+        // Before 16 there is no other reason.
+        (None, _) => (wal_status == Some(WalStatus::Lost)).then_some(Invalidation::WalRemoved),
     };
     let reader = row.get::<_, Option<i32>>(5).map(|pid| Reader {
         pid,
@@ -240,6 +241,9 @@ impl SlotInfo {
     }
 }
 
+#[cfg(test)]
+#[path = "slot_standby_tests.rs"]
+mod standby_tests;
 #[cfg(test)]
 #[path = "slot_tests.rs"]
 mod tests;
