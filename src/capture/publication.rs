@@ -1,8 +1,11 @@
 //! A publication: what the server says of it, and the SQL that makes it fit.
 //!
 //! Promises: two or three queries for PostgreSQL 10 to 18, which any user may ask; the SQL only adds, and what others have published
-//! stays as it is. Does not judge; `publication_check` does. A publication has to be there before the slot begins: the server decodes
-//! every change with the catalog of its time, and fails on changes from before the publication was made.
+//! stays as it is. Does not judge; `publication_check` does.
+//!
+//! A publication, and a table in it, has to be there before the changes are made: the server decodes each change with the catalog of
+//! its time. On changes from before a publication was created a stream fails for good up to 17 ("publication does not exist"); 18
+//! leaves them out with a warning in the server's log.
 
 use super::table::{CaptureTable, Generated, Persistence};
 use crate::error::Result;

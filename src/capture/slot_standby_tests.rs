@@ -6,14 +6,16 @@ use super::super::slot_judgement::{OnSlotLag, Verdict, Wanted, verdict};
 use super::*;
 use crate::postgres::connect::{Host, session};
 use crate::postgres::testing::Server;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 /// A physical standby of a server, in its directory.
 struct Standby {
     process: Child,
     host: Host,
+    log: PathBuf,
 }
 
 impl Standby {
@@ -26,21 +28,21 @@ impl Standby {
         std::fs::write(data.join("pg_hba.conf"), format!("local replication all trust\n{hba}")).unwrap();
         primary.execute("SELECT pg_reload_conf()").await.unwrap();
         let socket = format!("host={} port={} user=postgres dbname=postgres", root.display(), server.port());
-        let backup = || {
-            let mut command = as_server(&bin.join("pg_basebackup"));
-            command.args(["-d", &socket, "-R", "--checkpoint=fast", "-D"]).arg(root.join("standby"));
-            command.args(["-C", "-S", "physical"]).stderr(Stdio::null()).status().unwrap().success()
-        };
-        // The reload takes a moment.
-        for _ in 0..50 {
-            if backup() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        // The manual's "Making a Base Backup Using the Low Level API"; only Debian's server comes with pg_basebackup.
+        let copy = root.join("standby");
+        primary.execute("SELECT pg_create_physical_replication_slot('physical', true), pg_backup_start('test', true)").await.unwrap();
+        assert!(as_server(Path::new("cp")).arg("-a").arg(&data).arg(&copy).status().unwrap().success());
+        let label: String = primary.row("SELECT labelfile FROM pg_backup_stop(false)").await.unwrap().get(0);
+        for (name, content) in [("backup_label", label.as_str()), ("standby.signal", "")] {
+            std::fs::write(copy.join(name), content).unwrap();
+            // The server opens them for writing, and they are ours.
+            std::fs::set_permissions(copy.join(name), std::fs::Permissions::from_mode(0o666)).unwrap();
         }
+        std::fs::remove_file(copy.join("postmaster.pid")).unwrap();
+        std::fs::remove_dir_all(copy.join("pg_replslot/physical")).unwrap();
         let port = server.port() ^ 1;
         let mut command = as_server(&bin.join("postgres"));
-        command.arg("-D").arg(root.join("standby"));
+        command.arg("-D").arg(&copy);
         for setting in [
             &format!("port={port}"),
             "listen_addresses=",
@@ -51,12 +53,13 @@ impl Standby {
             "max_replication_slots=30",
             // The name of the database is in it since 17, where slots are kept in step through it.
             &format!("primary_conninfo={socket}"),
+            "primary_slot_name=physical",
         ] {
             command.args(["-c", setting]);
         }
         let log = std::fs::File::create(root.join("standby.log")).unwrap();
         let process = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        Self { process, host: Host::Unix(root.to_owned(), port) }
+        Self { process, host: Host::Unix(root.to_owned(), port), log: root.join("standby.log") }
     }
 
     async fn open(&self, server: &Server) -> Session {
@@ -66,7 +69,7 @@ impl Standby {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the standby did not start");
+        panic!("the standby did not start: {}", std::fs::read_to_string(&self.log).unwrap());
     }
 }
 
@@ -173,6 +176,8 @@ async fn copied(primary: &Session, standby: &Session) {
     let peek = "SELECT pg_logical_slot_peek_binary_changes('kept', NULL, 1, 'proto_version', '1', 'publication_names', 'p')";
     let error = standby.execute(peek).await.unwrap_err();
     assert!(error.to_string().contains("synchronized"), "{error}");
+    // It would keep on the primary what the next test wants to be removed.
+    primary.execute(&drop_sql("kept")).await.unwrap();
 }
 
 /// Without feedback, vacuum on the primary takes the rows away that the slot needs.
