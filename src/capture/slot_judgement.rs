@@ -78,7 +78,6 @@ pub fn judge(slot: Option<&SlotInfo>, server: &ServerSettings, wanted: &Wanted) 
 }
 
 /// [`judge`], with the finding as it is.
-#[expect(clippy::result_large_err, reason = "once per run")]
 pub fn verdict(slot: Option<&SlotInfo>, server: &ServerSettings, wanted: &Wanted) -> Result<Verdict, Finding> {
     let creates = slot.is_none() && wanted.create_if_missing && wanted.saved.is_none();
     let found = prerequisites(server, Needs { slot: creates, wal_sender: wanted.wal_sender });
