@@ -1,7 +1,7 @@
 //! Changes out of the log: from where each stream has been followed to where the log ended when this began.
 //!
 //! ```text
-//! slot     find it, or create it, before the exported snapshot of the first loads               (open)
+//! slot     find it, or create it, before the exported snapshot of the first loads               (capture_open)
 //! follow   read transactions; changes of each stream go to a part of its own                    (window)
 //! settle   at the end of a transaction: commit → save → acknowledge, then the next window
 //! ```
@@ -25,7 +25,7 @@ use crate::postgres::copy::Flow;
 use crate::postgres::exported;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::quote;
-use crate::postgres::replication::{Protocol, Replication, SlotOptions, StartOptions, Streaming};
+use crate::postgres::replication::{Protocol, Replication, StartOptions, Streaming};
 use crate::postgres::replication_stream::{Event, Received, ReplicationStream};
 use crate::state::State;
 use crate::state::captured::Captured;
@@ -127,6 +127,9 @@ struct Reader<T: Table> {
     reached: Lsn,
     /// Columns that no follower knows, of which the catalog has to be asked.
     strange: Vec<(usize, Vec<String>)>,
+    /// Relations that are not known, which may be partitions that have come since; each is asked about once.
+    strangers: Vec<Relation>,
+    asked: HashSet<u32>,
     window: Window,
 }
 
@@ -180,6 +183,8 @@ impl<T: Table> Reader<T> {
             together,
             reached: Lsn::default(),
             strange: Vec::new(),
+            strangers: Vec::new(),
+            asked: HashSet::new(),
             window: Window::new(),
         })
     }
@@ -208,7 +213,7 @@ impl<T: Table> Reader<T> {
             let mut sink = |received: Received<'_>| match received {
                 Received::Data { payload, .. } => {
                     end = self.take(payload)?;
-                    let stop = end.is_some() || self.is_full(ground.limits) || !self.strange.is_empty();
+                    let stop = end.is_some() || self.is_full(ground.limits) || !self.strange.is_empty() || !self.strangers.is_empty();
                     Ok(if stop { Flow::Enough } else { Flow::More })
                 }
                 Received::Keepalive { position, .. } => {
@@ -313,6 +318,8 @@ impl<T: Table> Reader<T> {
                     Error::schema(format!("{id} was dropped and made again: the log has changes of another table with its name"))
                         .hint("load the table anew: clear-destination for this stream, then sync"),
                 );
+            } else if self.asked.insert(relation.oid) {
+                self.strangers.push(relation.clone());
             }
             return Ok(());
         };
@@ -328,6 +335,22 @@ impl<T: Table> Reader<T> {
 
     /// Columns that were not there when the run was planned: gone since (their values are of no use), or new.
     async fn look(&mut self, options: &ConnectOptions) -> Result<()> {
+        for relation in std::mem::take(&mut self.strangers) {
+            let session = connect::session(options).await?;
+            let query = format!(
+                "WITH RECURSIVE above(oid) AS (SELECT inhparent FROM pg_inherits WHERE inhrelid = {oid} UNION SELECT inhparent FROM pg_inherits, above \
+                 WHERE inhrelid = above.oid) SELECT oid FROM above JOIN pg_class c USING (oid) WHERE relkind = 'p'",
+                oid = relation.oid
+            );
+            let above = session.client.query(&query, &[]).await.map_err(|e| session.error(&e).doing("look for partitions"))?;
+            session.close().await;
+            let parent = above.iter().map(|row| row.get::<_, u32>(0)).find_map(|oid| self.relations.get(&oid).copied());
+            if let Some(index) = parent {
+                tracing::info!("{}.{} is a partition of {} now", relation.namespace, relation.name, self.followers[index].stream.plan.id);
+                self.relations.insert(relation.oid, index);
+                self.relate(&relation)?;
+            }
+        }
         for (index, names) in std::mem::take(&mut self.strange) {
             let follower = &mut self.followers[index];
             let session = connect::session(options).await?;
@@ -490,43 +513,4 @@ fn agree<T: Table>(plan: &StreamPlan, mut captured: Captured, table: &T) -> Resu
         plan.id
     ))
     .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream, then sync"))
-}
-
-/// Sees to it that the slot is there, before the snapshot of first loads is taken.
-pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[Arc<StreamRun<T>>]) -> Result<()> {
-    let session = connect::session(options).await?;
-    let name = quote::literal(&terms.slot);
-    let found: i64 = session.row(&format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = {name}")).await?.get(0);
-    let published: i64 =
-        session.row(&format!("SELECT count(*) FROM pg_publication WHERE pubname = {}", quote::literal(&terms.publication))).await?.get(0);
-    if published == 0 {
-        let tables: Vec<_> = streams
-            .iter()
-            .filter(|stream| stream.plan.capture.is_some())
-            .map(|stream| quote::qualified(&stream.info.namespace, &stream.info.name))
-            .collect();
-        let create = format!("CREATE PUBLICATION {} FOR TABLE {}", quote::identifier(&terms.publication), tables.join(", "));
-        if !terms.create_if_missing {
-            return Err(Error::source_db(format!("the publication {:?} does not exist", terms.publication))
-                .hint(format!("{create}; or set \"create_if_missing\": true under update_method in the source file")));
-        }
-        session.leave_transaction().await?;
-        session.execute(&create).await.map_err(|e| e.doing(format!("create the publication {}", terms.publication)))?;
-        tracing::info!("created the publication {}", terms.publication);
-    }
-    session.close().await;
-    if found > 0 {
-        return Ok(());
-    }
-    if !terms.create_if_missing {
-        return Err(Error::source_db(format!("the replication slot {:?} does not exist", terms.slot)).hint(format!(
-            "SELECT pg_create_logical_replication_slot({name}, 'pgoutput'); or set \"create_if_missing\": true under update_method in the source file"
-        )));
-    }
-    let mut replication = Replication::connect(options).await?;
-    let slot = SlotOptions { name: terms.slot.clone(), ..SlotOptions::default() };
-    let created = replication.create_slot(&slot).await?;
-    replication.close().await;
-    tracing::info!("created the replication slot {} at {}", terms.slot, created.consistent_point);
-    Ok(())
 }

@@ -13,6 +13,7 @@
 pub mod advance;
 pub mod backfill;
 pub mod capture;
+pub mod capture_open;
 pub mod capture_plan;
 mod flatten;
 pub mod increment;
@@ -212,7 +213,7 @@ impl<D: Destination> Run<D> {
 
     async fn attempt(&mut self) -> Result<()> {
         if let Some(terms) = &self.effort.capture {
-            capture::open(&self.options, terms, &self.streams).await?;
+            Box::pin(capture_open::open(&self.options, terms, &self.streams, &self.keeper)).await?;
         }
         self.read_all().await?;
         match &self.effort.capture {

@@ -252,6 +252,8 @@ fn truncated_tables_are_empty(name: &str, keys: Value) {
     );
     let job = job(&database, name, Some(keys));
     job.select(&["public.t", "public.other", "public.parted"]);
+    // By its partitions: through its root, the server does not say that one of them was truncated.
+    database.sql(&format!("CREATE PUBLICATION {name}_pub FOR TABLE t, other, parted"));
     job.sync().succeeded();
     let check = || {
         job.resume().succeeded();
@@ -263,7 +265,7 @@ fn truncated_tables_are_empty(name: &str, keys: Value) {
     check();
     database.sql("BEGIN; INSERT INTO t VALUES (3, 'x'); TRUNCATE t; INSERT INTO t VALUES (4, 'y'); COMMIT; BEGIN; TRUNCATE other; ROLLBACK; TRUNCATE parted; INSERT INTO parted VALUES (5, 'again')");
     check();
-    database.sql("TRUNCATE other; TRUNCATE t; INSERT INTO t VALUES (8, 'w'); UPDATE parted SET id = 15 WHERE id = 5");
+    database.sql("TRUNCATE other; TRUNCATE t; INSERT INTO t VALUES (8, 'w'); UPDATE parted SET id = 15 WHERE id = 5; CREATE TABLE parted_3 PARTITION OF parted FOR VALUES FROM (20) TO (30); INSERT INTO parted VALUES (25, 'late'); UPDATE parted SET v = 'later' WHERE id = 25");
     check();
     database.sql("TRUNCATE parted_2; INSERT INTO t VALUES (9, 'z')");
     job.resume().failed(exit::SCHEMA, &["public.parted", "partitions were truncated"]);
