@@ -34,6 +34,8 @@ usage: ./build.sh <command>
   driver-postgres <command> …   build lakeward if needed and run it: spec, check, discover, sync, preview, clear-destination
   bench [--rounds N] [--peers] [CASE …]   measure against the server's own limit, and other programs (bench --help has more)
   bench commits [--commits N]   measure what many small commits to one Iceberg table cost, first and last
+  bench drain [--changes N] [--destination parquet|iceberg|both] [CASE …]
+                                measure how fast changes are followed out of the log, beside pg_recvlogical
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
   interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, Spark write between our commits, and
                                 a REST catalog commit several tables together
@@ -306,6 +308,11 @@ bench() {
     if [ "${1:-}" = commits ]; then
         shift; need_postgres; build; need_readers venv "${READERS[@]}"
         "$LAKEWARD_PYTHON" -B "$ROOT/tests/bench/commits.py" --binary "$BINARY" "$@"
+        return
+    fi
+    if [ "${1:-}" = drain ]; then
+        shift; need_postgres; build; need_readers venv "${READERS[@]}"
+        "$LAKEWARD_PYTHON" -B "$ROOT/tests/bench/drain.py" --binary "$BINARY" "$@"
         return
     fi
     need_postgres; need_readers venv-bench "${PEERS[@]}"; build

@@ -11,9 +11,9 @@ OPTIONS = ["listen_addresses=127.0.0.1", "shared_buffers=2GB", "max_wal_size=8GB
 
 
 class Server:
-    def __init__(self):
+    def __init__(self, data="data", options=()):
         self.bin = programs()
-        self.data = f"{HOME}/data"
+        self.data = f"{HOME}/{data}"
         os.makedirs(HOME, exist_ok=True)
         self.user = unprivileged()
         with socket.socket() as s:
@@ -22,7 +22,7 @@ class Server:
         if not os.path.exists(f"{self.data}/PG_VERSION"):
             command = [f"{self.bin}/initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]
             subprocess.run(self.user + command, check=True, stdout=subprocess.DEVNULL, cwd=HOME)
-        command = [f"{self.bin}/postgres", "-D", self.data, "-k", HOME, "-p", str(self.port)] + [a for o in OPTIONS for a in ("-c", o)]
+        command = [f"{self.bin}/postgres", "-D", self.data, "-k", HOME, "-p", str(self.port)] + [a for o in [*OPTIONS, *options] for a in ("-c", o)]
         self.process = subprocess.Popen(self.user + command, stdout=open(f"{HOME}/log", "ab"), stderr=subprocess.STDOUT, cwd=HOME)
         for _ in range(200):
             if subprocess.run(self.psql("postgres", "select 1"), capture_output=True).returncode == 0:
