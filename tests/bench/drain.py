@@ -15,7 +15,7 @@ from measure import CORES, Failed, measured, spawn
 from server import HOME, Server
 
 NAME, FOLDER = "drain", f"{HOME}/run/drain"
-TABLE = """SET client_min_messages = warning; DROP PUBLICATION IF EXISTS drain; DROP TABLE IF EXISTS t; CREATE TABLE t (id bigint PRIMARY KEY, number int, name text, amount numeric(12,2), moment timestamptz, flag bool,
+TABLE = """SET client_min_messages = warning; DROP PUBLICATION IF EXISTS drain; DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE t (id bigint PRIMARY KEY, number int, name text, amount numeric(12,2), moment timestamptz, flag bool,
     token uuid, document jsonb, day date, ratio double precision)"""
 ROWS = """SELECT i, (i * 7919 % 100003)::int, 'customer ' || i % 5000, (i * 31 % 1000000) / 100.0, '2026-01-01Z'::timestamptz + i * interval '1 second', i % 3 = 0,
     md5(i::text)::uuid, jsonb_build_object('kind', i % 10, 'tags', jsonb_build_array('a', i % 100)), date '2020-01-01' + (i % 2000)::int, i / 7.0::double precision
@@ -26,6 +26,7 @@ CASES = {
     "insert-1": (INSERT, 1, False),
     "insert-1000": (INSERT, 1000, False),
     "insert-all": (INSERT, None, False),
+    "insert-beside-1000": (INSERT, 1000, False),
     "update-1000": ("UPDATE t SET number = number + 1, name = name || '.', moment = now() WHERE id BETWEEN LOW AND HIGH", 1000, True),
     "delete-1000": ("DELETE FROM t WHERE id BETWEEN LOW AND HIGH", 1000, True),
 }
@@ -62,6 +63,10 @@ def between(statement, low, high):
     return statement.replace("LOW", str(low)).replace("HIGH", str(high))
 
 
+# Tables that are followed as well and do not change.
+BESIDE = {"insert-beside-1000": 1000}
+
+
 class Drain:
     """One case."""
 
@@ -71,11 +76,12 @@ class Drain:
         self.rows = given.changes if self.there else 1000
         shutil.rmtree(FOLDER, ignore_errors=True)
         self.sql(TABLE)
+        self.sql("DO $$ BEGIN FOR j IN 1 .. %d LOOP EXECUTE 'CREATE TABLE beside_' || j || ' (id int PRIMARY KEY)'; END LOOP; END $$" % BESIDE.get(case, 0))
         self.sql(between(INSERT, 1, self.rows))
         for kind in given.kinds:
             self.load(kind)
         # The table's publication and the point from which all go on.
-        self.sql(f"CREATE PUBLICATION {NAME} FOR TABLE t")
+        self.sql(f"CREATE PUBLICATION {NAME} FOR TABLES IN SCHEMA public")
         self.slot("base")
         for kind in given.kinds:
             self.lakeward(kind)()
@@ -94,7 +100,8 @@ class Drain:
         self.write(kind, "destination", {"type": kind.upper(), "writer": writer})
         self.spawn(kind, "discover", ["config", "streams"])
         streams = json.load(open(f"{self.home(kind)}/streams.json"))
-        streams["streams"][0]["stream"]["sync_mode"] = "cdc"
+        for entry in streams["streams"]:
+            entry["stream"]["sync_mode"] = "cdc"
         self.write(kind, "streams", streams)
 
     def change(self):
