@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Captured {
     /// The first load, which the changes are applied to.
     pub load: String,
+    /// The table's OID: one that is made again with its name is another.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub table: String,
     /// The changes of every transaction whose commit ends here or before are in the destination, or are none of this stream's.
     pub lsn: Lsn,
     /// The position of the destination's last commit of changes; absent when there was none since the first load.

@@ -126,11 +126,25 @@ struct Reader<T: Table> {
     /// Where the last transaction ended that was read whole.
     reached: Lsn,
     /// Columns that no follower knows, of which the catalog has to be asked.
-    strange: Vec<(usize, Vec<String>)>,
+    strange: Vec<Strange>,
+    /// The same, of followers that have not got a change in this shape.
+    suspects: HashMap<usize, Strange>,
+    /// Followers by relations of their name that are other tables.
+    namesakes: HashMap<u32, usize>,
     /// Relations that are not known, which may be partitions that have come since; each is asked about once.
     strangers: Vec<Relation>,
     asked: HashSet<u32>,
+    /// Bytes and rows of the batches under construction, all together: a sum over all followers for every change would cost more than the change.
+    building: (usize, usize),
     window: Window,
+}
+
+/// A relation with columns that its follower does not know.
+struct Strange {
+    follower: usize,
+    names: Vec<String>,
+    /// Columns that the follower writes, and the relation does not have.
+    missing: Vec<String>,
 }
 
 struct Transaction {
@@ -165,6 +179,14 @@ impl<T: Table> Reader<T> {
             together = table.commits_together();
             let captured = ground.keeper.read(|state| state.lakeward.captures.get(&stream.plan.id).cloned());
             let captured = captured.ok_or_else(|| Error::bug(format!("{} is followed without a first load", stream.plan.id)))?;
+            if !captured.table.is_empty() && captured.table != stream.plan.spec.source {
+                drop(table);
+                stream.meter.fail(
+                    Error::schema(format!("{} was dropped and made again since it was loaded", stream.plan.id))
+                        .hint("load the table anew: clear-destination for this stream, then sync"),
+                );
+                continue;
+            }
             let captured =
                 agree(&stream.plan, captured, &*table).map_err(|e| e.doing(format!("state file {}", ground.keeper.path().display())))?;
             table.check_append().map_err(|e| Error::from(e).doing(format!("add changes to {}", stream.plan.id)))?;
@@ -183,8 +205,11 @@ impl<T: Table> Reader<T> {
             together,
             reached: Lsn::default(),
             strange: Vec::new(),
+            suspects: HashMap::new(),
+            namesakes: HashMap::new(),
             strangers: Vec::new(),
             asked: HashSet::new(),
+            building: (0, 0),
             window: Window::new(),
         })
     }
@@ -258,7 +283,7 @@ impl<T: Table> Reader<T> {
 
     /// Whether the batches under construction are large enough, all together.
     fn is_full(&self, limits: &BatchLimits) -> bool {
-        let (bytes, rows) = self.followers.iter().fold((0, 0), |(bytes, rows), next| (bytes + next.bytes(), rows + next.rows()));
+        let (bytes, rows) = self.building;
         bytes >= limits.batch_bytes || rows >= limits.batch_rows
     }
 
@@ -308,16 +333,13 @@ impl<T: Table> Reader<T> {
 
     fn relate(&mut self, relation: &Relation) -> Result<()> {
         let Some(index) = self.relations.get(&relation.oid).copied() else {
-            let named = |follower: &&mut Follower<T>| {
+            let named = |follower: &&Follower<T>| {
                 let info = &follower.stream.info;
                 info.namespace == relation.namespace && info.name == relation.name && !follower.has_failed()
             };
-            if let Some(follower) = self.followers.iter_mut().find(named) {
-                let id = follower.stream.plan.id.clone();
-                follower.fail(
-                    Error::schema(format!("{id} was dropped and made again: the log has changes of another table with its name"))
-                        .hint("load the table anew: clear-destination for this stream, then sync"),
-                );
+            if let Some(index) = self.followers.iter().position(|follower| named(&follower)) {
+                // Of no matter as long as its changes are from before the load.
+                self.namesakes.insert(relation.oid, index);
             } else if self.asked.insert(relation.oid) {
                 self.strangers.push(relation.clone());
             }
@@ -327,8 +349,10 @@ impl<T: Table> Reader<T> {
         follower.relate(relation);
         let known = |name: &str| follower.stream.info.columns.iter().any(|column| column.name == name);
         let strange: Vec<String> = relation.columns.iter().map(|column| column.name.clone()).filter(|name| !known(name)).collect();
-        if !strange.is_empty() && follower.stream.plan.chosen.takes_new_columns {
-            self.strange.push((index, strange));
+        let missing = follower.missing(relation);
+        self.suspects.remove(&index);
+        if !strange.is_empty() && (follower.stream.plan.chosen.takes_new_columns || !missing.is_empty()) {
+            self.suspects.insert(index, Strange { follower: index, names: strange, missing });
         }
         Ok(())
     }
@@ -351,8 +375,8 @@ impl<T: Table> Reader<T> {
                 self.relate(&relation)?;
             }
         }
-        for (index, names) in std::mem::take(&mut self.strange) {
-            let follower = &mut self.followers[index];
+        for Strange { follower, names, missing } in std::mem::take(&mut self.strange) {
+            let follower = &mut self.followers[follower];
             let session = connect::session(options).await?;
             let list: Vec<_> = names.iter().map(|name| quote::literal(name)).collect();
             let query = format!(
@@ -362,9 +386,19 @@ impl<T: Table> Reader<T> {
             );
             let new: i64 = session.row(&query).await?.get(0);
             session.close().await;
-            if new > 0 && !follower.has_failed() {
-                let id = follower.stream.plan.id.clone();
+            let id = follower.stream.plan.id.clone();
+            if follower.has_failed() {
+            } else if new > 0 {
                 follower.fail(Error::schema(format!("{id} has got new columns while the sync was running")).hint("start the sync again"));
+            } else if !missing.is_empty() {
+                // One may be the other under its older name.
+                let (old, new) = (names.join(", "), missing.join(", "));
+                let message = format!(
+                    "{id}: the log has changes from when it had the columns {old} and not {new}: renamed ones cannot be told from others"
+                );
+                follower.fail(Error::schema(message).hint(
+                    "load the table anew: clear-destination for this stream, then sync; before a rename, sync until nothing is left",
+                ));
             }
         }
         Ok(())
@@ -375,14 +409,31 @@ impl<T: Table> Reader<T> {
         let Some(transaction) = &mut self.transaction else {
             return Err(Error::source_db("the server sent a change outside of a transaction"));
         };
-        let Some(follower) = self.relations.get(&relation).map(|index| &mut self.followers[*index]) else { return Ok(()) };
-        let Captured { lsn, seen, .. } = &follower.captured;
+        let namesake = self.namesakes.get(&relation).copied();
+        let Some(index) = self.relations.get(&relation).copied().or(namesake) else { return Ok(()) };
+        let follower = &mut self.followers[index];
         let commit = transaction.place.commit;
+        // Commits come in the order of the log: what the snapshot was is not asked again.
+        follower.captured.seen.take_if(|seen| seen.is_passed(commit));
+        let Captured { lsn, seen, .. } = &follower.captured;
         let has = commit < *lsn || seen.as_ref().is_some_and(|seen| seen.shows(transaction.xid, commit));
         if has || follower.has_failed() {
             return Ok(());
         }
-        if let Err(error) = apply(follower, &mut transaction.place) {
+        if namesake.is_some() {
+            let id = follower.stream.plan.id.clone();
+            follower.fail(
+                Error::schema(format!("{id} was dropped and made again: the log has changes of another table with its name"))
+                    .hint("load the table anew: clear-destination for this stream, then sync"),
+            );
+            return Ok(());
+        }
+        self.strange.extend(self.suspects.remove(&index));
+        let before = (follower.bytes(), follower.rows());
+        let outcome = apply(follower, &mut transaction.place);
+        self.building.0 += follower.bytes().saturating_sub(before.0);
+        self.building.1 += follower.rows().saturating_sub(before.1);
+        if let Err(error) = outcome {
             if matches!(error.kind(), Kind::Bug) {
                 return Err(error);
             }
@@ -400,6 +451,7 @@ impl<T: Table> Reader<T> {
                 concerns(follower, error)?;
             }
         }
+        self.building = (0, 0);
         Ok(())
     }
 

@@ -206,7 +206,7 @@ fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
 /// A stream without a first load: what was committed before the slot is read from here is not wanted.
 async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper) -> Result<Work<T::Part>> {
     let load = Uuid::now_v7().simple().to_string();
-    let captured = Captured { load, lsn: Lsn::default(), written: None, seen: None };
+    let captured = Captured { load, table: stream.plan.spec.source.clone(), lsn: Lsn::default(), written: None, seen: None };
     keeper.commit(|state| {
         state.complete(&stream.info.namespace, &stream.info.name);
         state.lakeward.captures.insert(stream.plan.id.clone(), captured);

@@ -137,7 +137,13 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
     let Some(load) = state.lakeward.loads.get_mut(id) else { return };
     load.committed = true;
     if let Some(seen) = load.seen.take() {
-        let captured = Captured { load: load.generation.clone(), lsn: Lsn::default(), written: None, seen: Some(seen) };
+        let captured = Captured {
+            load: load.generation.clone(),
+            table: plan.spec.source.clone(),
+            lsn: Lsn::default(),
+            written: None,
+            seen: Some(seen),
+        };
         state.lakeward.loads.remove(id);
         state.lakeward.cursors.remove(id);
         state.forget_cursors(&stream.namespace, &stream.name);

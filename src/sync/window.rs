@@ -8,7 +8,7 @@ use super::StreamRun;
 use super::backfill::BatchLimits;
 use super::capture_plan::CapturePlan;
 use crate::capture::pgoutput::{Old, Relation, Tuple};
-use crate::capture::rows::{Op, Place, Rows, schema_of};
+use crate::capture::rows::{Op, Origin, Place, Rows, schema_of};
 use crate::error::{Error, Result};
 use crate::state::captured::Captured;
 use arrow::array::RecordBatch;
@@ -78,6 +78,13 @@ impl<T: Table> Follower<T> {
             _ => Some(format!("the replica identity does not have the key ({})", self.plan.key.join(", "))),
         };
         self.key = places.unwrap_or_default();
+    }
+
+    /// Columns of the source that are written, and that a relation does not have.
+    pub fn missing(&self, relation: &Relation) -> Vec<String> {
+        let has = |name: &&String| relation.columns.iter().any(|column| column.name == **name);
+        let written = self.plan.origins.iter().filter_map(|origin| if let Origin::Column(name) = origin { Some(name) } else { None });
+        written.filter(|name| !has(name)).cloned().collect()
     }
 
     /// A new row.

@@ -388,6 +388,60 @@ fn deleted_rows_stay_where_they_are_meant_to() {
     assert_eq!((count("r"), count("d"), count("u"), count("c")), (2, 1, 0, 1), "{seen}");
 }
 
+/// Changes from before a rename are not written without their values.
+#[test]
+fn changes_under_an_older_name_are_not_lost() {
+    let database = Server::shared().database("caprename");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, v text, gone int); INSERT INTO t VALUES (1, 'a', 1)");
+    let job = job(&database, "caprename", Some(json!({})));
+    job.sync().succeeded();
+    // One that has gone and another that has come look the same as a rename.
+    database.sql("UPDATE t SET v = 'b'; ALTER TABLE t DROP gone; ALTER TABLE t ADD n int; UPDATE t SET n = 7");
+    let again = || {
+        std::fs::remove_file(job.path("streams.json")).expect("remove");
+        job.discover();
+        follow(&job);
+    };
+    let clear = || {
+        let arguments = [
+            "clear-destination",
+            "--config",
+            "source.json",
+            "--streams",
+            "streams.json",
+            "--destination",
+            "destination.json",
+            "--state",
+            "state.json",
+        ];
+        job.run(&arguments).succeeded();
+    };
+    again();
+    job.resume().failed(exit::SCHEMA, &["public.t", "gone", "cannot be told"]);
+    clear();
+    job.resume().succeeded();
+    database.sql("UPDATE t SET v = 'c'; ALTER TABLE t RENAME v TO w; UPDATE t SET n = 8");
+    again();
+    job.resume().failed(exit::SCHEMA, &["public.t", "columns v and not w", "clear-destination"]);
+    clear();
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    // What was read before the rename is no harm either.
+    database.sql("ALTER TABLE t RENAME w TO x");
+    again();
+    database.sql("UPDATE t SET x = 'd'; INSERT INTO t VALUES (2, 'e', 9)");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    // Another table of the name: its publication does not have it, and its rows are others.
+    database.sql("INSERT INTO t VALUES (3, 'f', 9); DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, x text, n int); INSERT INTO t VALUES (1, 'g', 1)");
+    job.resume().failed(exit::SOURCE, &["public.t", "ALTER PUBLICATION"]);
+    database.sql("ALTER PUBLICATION caprename_pub ADD TABLE t; INSERT INTO t VALUES (4, 'h', 1)");
+    job.resume().failed(exit::SCHEMA, &["public.t", "dropped and made again"]);
+    clear();
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+}
+
 /// `strict_cdc` has no first load.
 #[test]
 fn strict_capture_begins_with_the_slot() {
