@@ -125,6 +125,8 @@ struct Reader<T: Table> {
     together: bool,
     /// Where the last transaction ended that was read whole.
     reached: Lsn,
+    /// What relations look like.
+    shapes: HashMap<u32, Relation>,
     /// Columns that no follower knows, of which the catalog has to be asked.
     strange: Vec<Strange>,
     /// The same, of followers that have not got a change in this shape.
@@ -204,6 +206,7 @@ impl<T: Table> Reader<T> {
             transaction: None,
             together,
             reached: Lsn::default(),
+            shapes: HashMap::new(),
             strange: Vec::new(),
             suspects: HashMap::new(),
             namesakes: HashMap::new(),
@@ -219,8 +222,12 @@ impl<T: Table> Reader<T> {
         self.reached = confirmed;
         for follower in &self.followers {
             let Captured { lsn, seen, .. } = &follower.captured;
-            let fresh = seen.as_ref().is_some_and(|seen| !seen.is_passed(confirmed));
-            if *lsn < confirmed && !fresh && *lsn != Lsn::default() {
+            // What the first load shows counts as read; a stream without one begins where the slot does.
+            let lost = match seen {
+                Some(seen) => seen.is_passed(confirmed),
+                None => *lsn != Lsn::default(),
+            };
+            if *lsn < confirmed && lost {
                 return Err(Error::state(format!(
                     "{}: the destination has its changes up to {lsn}, and the slot {slot} has forgotten everything before {confirmed}: somebody else has read it, or moved it",
                     follower.stream.plan.id
@@ -345,6 +352,8 @@ impl<T: Table> Reader<T> {
             }
             return Ok(());
         };
+        // Said once, and meant for all changes that name it: those of several partitions come in any order.
+        self.shapes.insert(relation.oid, relation.clone());
         let follower = &mut self.followers[index];
         follower.relate(relation);
         let known = |name: &str| follower.stream.info.columns.iter().any(|column| column.name == name);
@@ -427,6 +436,11 @@ impl<T: Table> Reader<T> {
                     .hint("load the table anew: clear-destination for this stream, then sync"),
             );
             return Ok(());
+        }
+        if follower.shape != relation
+            && let Some(shape) = self.shapes.get(&relation)
+        {
+            follower.relate(shape);
         }
         self.strange.extend(self.suspects.remove(&index));
         let before = (follower.bytes(), follower.rows());

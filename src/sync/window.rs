@@ -32,6 +32,8 @@ pub struct Follower<T: Table> {
     /// How far it has come.
     pub captured: Captured,
     rows: Rows,
+    /// The relation whose shape the rows have.
+    pub shape: u32,
     /// Places of the key's columns in the rows of the relation.
     key: Vec<usize>,
     /// Why updates and deletes cannot be applied, if they cannot.
@@ -59,7 +61,19 @@ impl<T: Table> Follower<T> {
     /// Nothing is built yet.
     pub fn new(stream: Arc<StreamRun<T>>, plan: CapturePlan, captured: Captured) -> Self {
         let rows = Rows::new(&stream.plan.id, &plan.columns, &plan.origins, schema_of(&plan.columns));
-        Self { stream, plan, captured, rows, key: Vec::new(), blind: None, staging: None, changes: 0, replaces: false, windows: 0 }
+        Self {
+            stream,
+            plan,
+            captured,
+            rows,
+            shape: 0,
+            key: Vec::new(),
+            blind: None,
+            staging: None,
+            changes: 0,
+            replaces: false,
+            windows: 0,
+        }
     }
 
     /// Whether it has failed, and is left alone.
@@ -69,6 +83,7 @@ impl<T: Table> Follower<T> {
 
     /// The rows that follow are of this shape.
     pub fn relate(&mut self, relation: &Relation) {
+        self.shape = relation.oid;
         self.rows.relate(relation);
         let place = |name: &String| relation.columns.iter().position(|column| column.name == *name);
         let places: Option<Vec<usize>> = self.plan.key.iter().map(place).collect();

@@ -388,6 +388,41 @@ fn deleted_rows_stay_where_they_are_meant_to() {
     assert_eq!((count("r"), count("d"), count("u"), count("c")), (2, 1, 0, 1), "{seen}");
 }
 
+/// Partitions with their columns in another order, whose changes come in turns.
+#[test]
+fn changes_of_partitions_of_different_shapes() {
+    let database = Server::shared().database("capshapes");
+    database.sql(
+        "CREATE TABLE p (id int, a text, b text, PRIMARY KEY (id)) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+         CREATE TABLE p_2 (b text, a text, gone int, id int NOT NULL PRIMARY KEY); ALTER TABLE p_2 DROP gone; ALTER TABLE p ATTACH PARTITION p_2 FOR VALUES FROM (10) TO (20);
+         CREATE PUBLICATION capshapes_pub FOR TABLE p",
+    );
+    let job = job(&database, "capshapes", Some(json!({})));
+    job.select(&["public.p"]);
+    job.sync().succeeded();
+    database.sql("INSERT INTO p VALUES (1, 'a1', 'b1'), (11, 'a11', 'b11'), (2, 'a2', 'b2'), (12, 'a12', 'b12'); UPDATE p SET a = a || '+' WHERE id IN (1, 11); DELETE FROM p WHERE id IN (2, 12); UPDATE p SET id = 15 WHERE id = 1");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.p");
+}
+
+/// A slot that was moved before the first changes were read.
+#[test]
+fn a_slot_that_moves_after_the_first_load_is_refused() {
+    let database = Server::shared().database("capmoved");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY)");
+    let job = job(&database, "capmoved", Some(json!({})));
+    job.sync().succeeded();
+    // As a run leaves it that was killed between its first load and the log.
+    job.edit("state.json", |state| {
+        let captured = &mut state["lakeward"]["captures"]["public.t"];
+        let moment = json!({"system": "1", "timeline": 1, "database": 1, "xmin": 3, "xmax": 3, "lsn": captured["lsn"], "durable": true});
+        captured["lsn"] = json!("0/0");
+        captured["seen"] = json!({"moment": moment, "open": []});
+    });
+    database.sql("INSERT INTO t VALUES (1); SELECT pg_replication_slot_advance('capmoved', pg_current_wal_lsn())");
+    job.resume().failed(exit::STATE, &["public.t", "has forgotten", "clear-destination"]);
+}
+
 /// Changes from before a rename are not written without their values.
 #[test]
 fn changes_under_an_older_name_are_not_lost() {
