@@ -231,6 +231,7 @@ mod tests {
             not_null,
             generated: false,
             identity: false,
+            filled: false,
             comment: None,
         }
     }

@@ -24,6 +24,8 @@ mod encryption;
 mod failures;
 #[path = "e2e/families.rs"]
 mod families;
+#[path = "e2e/follow.rs"]
+mod follow;
 #[path = "e2e/gentle.rs"]
 mod gentle;
 #[path = "e2e/iceberg.rs"]

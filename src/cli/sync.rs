@@ -5,26 +5,30 @@ use super::report::Report;
 use super::{Flags, files};
 use crate::config::destination::Destination;
 use crate::config::load::FileKind;
+use crate::config::seconds::Seconds;
 use crate::config::selection::Chosen;
 use crate::config::source::Source;
-use crate::error::{Error, Kind, Result};
+use crate::config::streams::Stream;
+use crate::error::{Error, Kind, Result, Retry};
 use crate::memory::Memory;
 use crate::postgres::catalog::TableInfo;
-use crate::shutdown;
+use crate::shutdown::{self, Stopper};
 use crate::state::file::StateFile;
+use crate::sync::adapt::known;
 use crate::sync::backfill::OVERSHOOT;
-use crate::sync::capture::Terms;
+use crate::sync::capture::{Ended, Terms};
 use crate::sync::capture_plan::is_captured;
 use crate::sync::keeper::Keeper;
 use crate::sync::plan::{self, StreamPlan};
-use crate::sync::{Effort, Run, plan_streams};
+use crate::sync::{Effort, Endless, Run, plan_again, plan_streams};
 use chrono::Utc;
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use writers::AnyDestination;
+use std::time::Duration;
 use writers::iceberg::Iceberg;
 use writers::parquet::{Parquet, Resources};
+use writers::{AnyDestination, Destination as DestinationOf};
 
 /// Flags of `sync`.
 #[derive(Debug, Args)]
@@ -35,6 +39,15 @@ pub struct SyncArgs {
     /// Print what would be read, as JSON, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Do not end: follow the changes of streams with change data capture until a signal says to stop
+    #[arg(long, conflicts_with = "dry_run")]
+    pub follow: bool,
+    /// With --follow, seconds between two commits: 1, 500ms …; instead of update_method.commit_interval_s
+    #[arg(long, value_name = "SECONDS", requires = "follow", value_parser = interval)]
+    pub commit_interval: Option<Duration>,
+    /// Copy these streams again, whatever the state says of them, and go on with the others: namespace.name, separated by commas; without names those of --only
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', num_args = 0..)]
+    pub reload: Option<Vec<String>>,
 }
 
 /// What the process needs besides batches, encoders and receive buffers.
@@ -48,6 +61,11 @@ const READER_MIN: usize = 12 << 20;
 /// and for the allocator to give the same buffers out again: larger ones come as fresh pages, which the kernel has to clear.
 const BATCH_MIN: usize = 256 << 10;
 const BATCH_MAX: usize = 2 << 20;
+
+/// How long a run without end may take for its last commit when a signal asks to stop.
+const LAST_COMMIT: Duration = Duration::from_secs(60);
+/// Attempts to plan a run anew, with growing pauses between them: about a quarter of an hour.
+const AGAIN: u32 = 30;
 
 /// How the memory limit is divided.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +153,9 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         }
         stays
     });
+    for stream in reloaded(&chosen, args)? {
+        state.reload(&stream.namespace, &stream.name);
+    }
     let catalog = files::streams(flags);
     let of_catalog = |error: Error| match error.kind() {
         Kind::Config | Kind::Schema => files::about(error, FileKind::Streams, &catalog),
@@ -142,7 +163,8 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     };
     let terms =
         plan::Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
-    let plans = unless_stopped(plan_streams(&options, chosen, source.scope().collapse_partitions, Utc::now(), &terms)).await;
+    let collapse = source.scope().collapse_partitions;
+    let plans = unless_stopped(plan_streams(&options, chosen.clone(), collapse, Utc::now(), &terms, &known(&state))).await;
     let plans = plans.map_err(of_catalog)?;
     for (plan, _) in &plans {
         for note in &plan.notes {
@@ -155,29 +177,43 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let file_bytes = destination.file_bytes_wanted();
     let destination = open_destination(&destination, share).await?;
     let state_path = file.path().to_owned();
+    let (stopper, stop) = shutdown::stopping();
+    let interval = args.commit_interval.unwrap_or(source.commit_interval());
     let effort = Effort {
         readers: share.readers,
         retries: source.retries(),
         replicas: source.replicas()?,
         max_snapshot_age: source.max_snapshot_age(),
-        collapse_partitions: source.scope().collapse_partitions,
+        collapse_partitions: collapse,
         memory: Memory::new(share.pool_bytes),
         pace: source.pace(),
         batch_bytes: share.batch_bytes,
         batch_rows: flags.destination_buffer_size.map_or(usize::MAX, NonZeroUsize::get),
         chunk_rows: source.backfill.chunk_rows,
         capture: capture_of(&source, &plans)?,
+        endless: args.follow.then_some(Endless { interval, stop }),
         file_bytes: if source.backfill.chunk_rows.is_some() { 0 } else { file_bytes },
     };
-    let mut run =
-        unless_stopped(Run::prepare(options, effort.clone(), Keeper::new(file, state), &destination, plans)).await.map_err(of_catalog)?;
-    let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
+    if args.follow && effort.capture.is_none() {
+        return Err(Error::config("--follow: no stream of the catalog has the sync_mode cdc or strict_cdc, so there is nothing to follow"));
+    }
     let memory = effort.memory.clone();
+    let mut run =
+        unless_stopped(Run::prepare(options.clone(), effort, Keeper::new(file, state), &destination, plans)).await.map_err(of_catalog)?;
+    let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
+    let whole = async {
+        while run.load().await? == Ended::Reshaped {
+            let known = run.known();
+            let plan = async || plan_again(&options, chosen.clone(), collapse, Utc::now(), &terms, &known).await;
+            again(&mut run, &destination, plan).await?;
+        }
+        Ok(())
+    };
     let outcome = tokio::select! {
-        outcome = run.load() => outcome,
+        outcome = whole => outcome,
         () = memory.watch(limit) => Ok(()),
         () = report.watch() => Ok(()),
-        () = shutdown::requested() => Err(stopped()),
+        () = stopped_hard(args.follow.then_some(&stopper)) => Err(stopped()),
     };
     let saved = run.save();
     report.finish();
@@ -191,11 +227,61 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     };
     outcome.map_err(|error| match error.advice() {
         None => {
-            let hint = format!("run the same command with --state {} to go on with the chunks that are done", state_path.display());
+            let hint = format!("run the same command with --state {} to go on with what is done", state_path.display());
             error.hint(hint)
         }
         Some(_) => error,
     })
+}
+
+/// Plans a run anew, some of whose tables have changed. A server or catalog that cannot be reached is asked again.
+async fn again<D: DestinationOf>(
+    run: &mut Run<D>,
+    destination: &D,
+    plan: impl AsyncFn() -> Result<(Vec<(StreamPlan, TableInfo)>, Vec<(String, Error)>)>,
+) -> Result<()> {
+    let mut attempt = 0;
+    loop {
+        let outcome = async {
+            let (plans, failures) = plan().await?;
+            run.replan(destination, plans, failures).await
+        };
+        match outcome.await {
+            Err(error) if error.retry() == Retry::Again && attempt < AGAIN => {
+                attempt += 1;
+                tracing::warn!("{error}; trying again");
+                tokio::time::sleep(Duration::from_secs(1 << attempt.min(5))).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A signal asks to stop. A run without end commits what it has read; it is given some time for it.
+async fn stopped_hard(endless: Option<&Stopper>) {
+    shutdown::requested().await;
+    if let Some(stopper) = endless {
+        tracing::info!("stopping: what was read is committed; another signal stops at once");
+        stopper.stop();
+        tokio::time::sleep(LAST_COMMIT).await;
+    }
+}
+
+/// The streams of `--reload`.
+fn reloaded<'c>(chosen: &'c [Chosen], args: &SyncArgs) -> Result<Vec<&'c Stream>> {
+    let Some(names) = &args.reload else { return Ok(Vec::new()) };
+    let names = if names.is_empty() { &args.only } else { names };
+    if names.is_empty() {
+        return Err(Error::config("--reload: found no stream, accepted: namespace.name, several with commas between them")
+            .hint("to load everything anew, leave out --state"));
+    }
+    names
+        .iter()
+        .map(|name| {
+            let found = chosen.iter().map(|chosen| &chosen.stream).find(|stream| stream.id() == *name);
+            found.ok_or_else(|| Error::config(format!("--reload: {name:?} is not among the selected streams of the catalog")))
+        })
+        .collect()
 }
 
 /// The slot, if a stream needs it.
@@ -229,6 +315,11 @@ async fn unless_stopped<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 fn stopped() -> Error {
     Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")
+}
+
+/// How long a flag means.
+fn interval(text: &str) -> Result<Duration, String> {
+    text.parse().map(|Seconds(time)| time)
 }
 
 /// Keeps the streams named with `--only`.

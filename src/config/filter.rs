@@ -312,6 +312,7 @@ mod tests {
             not_null: false,
             generated: false,
             identity: false,
+            filled: false,
             comment: None,
         };
         vec![column("id", "int4", -1), column("amount", "numeric", 786_438), column("Order \"No\"", "text", -1)]

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A time in seconds (`30`, `0.5`) or with a unit (`"500ms"`, `"30s"`, `"5m"`, `"1h"`).
@@ -21,6 +22,14 @@ impl<'de> Deserialize<'de> for Seconds {
         parse_duration(&text, Duration::from_secs(1))
             .map(Self)
             .ok_or_else(|| D::Error::custom(format!("found no duration, accepted: {SECONDS}")))
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_duration(text, Duration::from_secs(1)).map(Self).ok_or_else(|| format!("expected {SECONDS}"))
     }
 }
 

@@ -23,6 +23,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use writers::Secret;
 
+/// Between two commits of changes, unless the file says otherwise.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -201,7 +204,7 @@ pub struct Ssl {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "capture", "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag", "heartbeat_s",
+    "capture", "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag",
     "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
@@ -211,6 +214,11 @@ pub struct UpdateMethod {
     pub publication: Option<String>,
     /// Ours: create the slot, and the publication with the chosen tables, if they are missing. Default false: what is missing is an error.
     pub create_if_missing: bool,
+    /// Ours: with `--follow`, the time between two commits of changes; so old is what readers see at most, beside the time that a commit takes. Default 10.
+    pub commit_interval_s: Option<Seconds>,
+    /// Ours: with `--follow`, the time between two empty messages that are written into the log (`pg_logical_emit_message`), for hosts where a log that
+    /// stands still is a trouble. Default 0: none. A slot of an idle database in a busy server moves without.
+    pub heartbeat_s: Option<Seconds>,
     /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
     pub initial_wait_time: Option<u64>,
     /// `initial_wait_time` as OLake's documentation spells it.
@@ -246,6 +254,12 @@ impl Source {
         self.update_method.as_ref().is_some_and(|method| method.replication_slot.is_some())
     }
 
+    /// The time between two commits of a run without end.
+    pub fn commit_interval(&self) -> Duration {
+        let given = self.update_method.as_ref().and_then(|method| method.commit_interval_s);
+        given.map_or(COMMIT_INTERVAL, |Seconds(interval)| interval)
+    }
+
     /// The slot, if there is one.
     ///
     /// # Errors
@@ -260,7 +274,8 @@ impl Source {
         let slot = given(&method.replication_slot).ok_or_else(|| missing("replication_slot", "slot"))?;
         let own = || Some(slot.clone()).filter(|_| method.create_if_missing);
         let publication = given(&method.publication).or_else(own).ok_or_else(|| missing("publication", "publication"))?;
-        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing }))
+        let heartbeat = method.heartbeat_s.map_or(Duration::ZERO, |Seconds(time)| time);
+        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing, heartbeat }))
     }
 
     /// Everything that a session needs. Reads certificate files; does not connect.

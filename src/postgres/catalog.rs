@@ -235,6 +235,8 @@ pub struct ColumnInfo {
     pub generated: bool,
     /// `pg_attribute.attidentity`.
     pub identity: bool,
+    /// Whether rows that were there before the column may have a value in it that no change in the log has told: it has a default, or is generated.
+    pub filled: bool,
     /// `COMMENT ON COLUMN`.
     pub comment: Option<String>,
 }
@@ -251,6 +253,7 @@ impl TableInfo {
             not_null: false,
             generated: false,
             identity: false,
+            filled: false,
             comment: None,
         };
         Self {

@@ -323,6 +323,7 @@ fn column_info(column: Column, types: &HashMap<u32, TypeRow>, checked: bool) -> 
         not_null: column.not_null && checked,
         generated: column.generated,
         identity: column.identity,
+        filled: column.filled,
         comment: column.comment,
     })
 }

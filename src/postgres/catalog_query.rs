@@ -75,6 +75,8 @@ pub(super) struct Column {
     pub not_null: bool,
     pub generated: bool,
     pub identity: bool,
+    /// Whether rows that were there before the column may have a value in it.
+    pub filled: bool,
     pub comment: Option<String>,
 }
 
@@ -235,6 +237,7 @@ pub(super) async fn inheritance(client: &Client, server: &Server) -> Result<Vec<
 /// Live columns of `relations`, by relation and attnum.
 pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32]) -> Result<Vec<Column>> {
     let generated = if server.version >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    let missing = if server.version >= 110_000 { "OR a.atthasmissing" } else { "" };
     // A NOT NULL that is NOT VALID says nothing about the rows that were there before it.
     let validated = if server.version >= 180_000 {
         "AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' \
@@ -244,7 +247,7 @@ pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32])
     };
     let sql = format!(
         "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod), \
-             a.attnotnull {validated}, {generated}, a.attidentity <> '', d.description, a.attndims::int4 \
+             a.attnotnull {validated}, {generated}, a.attidentity <> '', a.atthasdef {missing} OR a.attidentity <> '', d.description, a.attndims::int4 \
          FROM pg_catalog.pg_attribute a \
          LEFT JOIN pg_catalog.pg_description d ON d.objoid = a.attrelid AND d.objsubid = a.attnum \
              AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass \
@@ -265,8 +268,9 @@ pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32])
                 not_null: get(row, 6)?,
                 generated: get(row, 7)?,
                 identity: get(row, 8)?,
-                comment: get(row, 9)?,
-                dimensions: get(row, 10)?,
+                filled: get(row, 9)?,
+                comment: get(row, 10)?,
+                dimensions: get(row, 11)?,
             })
         })
         .collect()

@@ -4,6 +4,7 @@ use super::progress::Moment;
 use crate::postgres::lsn::Lsn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The progress of one stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,9 +19,50 @@ pub struct Captured {
     /// The position of the destination's last commit of changes; absent when there was none since the first load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Lsn>,
+    /// The table's columns by their numbers (`attnum`), as far as the stream has been followed: what is called otherwise in the log since then
+    /// has been renamed. Absent where an older release has written it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<i16, KnownColumn>,
+    /// Whether the table is to be loaded again before it is followed further.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reload: bool,
     /// What the first load has seen, as long as the stream has not passed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
+}
+
+/// A column, whose number tells it from others for as long as the table is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KnownColumn {
+    /// What it is called.
+    pub name: String,
+    /// What it was called before, since the first load: a catalog may still call it so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<String>,
+    /// Whether it has been dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+}
+
+impl Captured {
+    /// The columns of a table, by number.
+    pub fn columns_of(names: &BTreeMap<i16, String>) -> BTreeMap<i16, KnownColumn> {
+        names.iter().map(|(number, name)| (*number, KnownColumn { name: name.clone(), ..KnownColumn::default() })).collect()
+    }
+
+    /// The table's columns are called so from here on.
+    pub fn rename(&mut self, names: &BTreeMap<i16, String>) {
+        for (number, known) in &mut self.columns {
+            match names.get(number) {
+                Some(name) if *name == known.name => {}
+                Some(name) => known.former.push(std::mem::replace(&mut known.name, name.clone())),
+                None => known.gone = true,
+            }
+        }
+        for (number, known) in Self::columns_of(names) {
+            self.columns.entry(number).or_insert(known);
+        }
+    }
 }
 
 /// The transactions that an exported snapshot shows.

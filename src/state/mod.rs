@@ -224,6 +224,21 @@ impl State {
         self.lakeward.captures.remove(&id);
     }
 
+    /// Has a stream loaded anew; of one that is followed, what its columns were called is kept.
+    pub fn reload(&mut self, namespace: &str, name: &str) {
+        let id = format!("{namespace}.{name}");
+        let captured = self.lakeward.captures.remove(&id);
+        self.forget(namespace, name);
+        if let Some(captured) = captured {
+            self.lakeward.captures.insert(id, Captured { reload: true, ..captured });
+        }
+    }
+
+    /// Whether a stream has been loaded, and is followed from there.
+    pub fn is_followed(&self, id: &str) -> bool {
+        self.lakeward.captures.get(id).is_some_and(|captured| !captured.reload) && !self.lakeward.loads.contains_key(id)
+    }
+
     /// Says in OLake's terms how far the log has been read.
     pub fn set_position(&mut self, lsn: Lsn) {
         let global = self.global.get_or_insert_with(|| json!({}));

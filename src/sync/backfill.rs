@@ -128,7 +128,7 @@ mod tests {
     use crate::postgres::{catalog, connect};
     use crate::sync::advance::Aim;
     use crate::sync::plan::Terms;
-    use crate::sync::plan_streams;
+    use crate::sync::{adapt, plan_streams};
 
     /// Rows of each batch of 100 rows of about 110 bytes.
     async fn batches(server: &Server, batch_bytes: usize, batch_rows: usize, wire: Wire) -> Vec<usize> {
@@ -141,7 +141,7 @@ mod tests {
         streams.streams.iter_mut().for_each(|entry| entry.stream.sync_mode = "full_refresh".to_owned());
         let chosen = choose(&streams, None).unwrap().into_iter().filter(|chosen| chosen.stream.name == "batches").collect();
         let terms = Terms { wire, ..Terms::default() };
-        let (plan, _) = plan_streams(&options, chosen, false, chrono::Utc::now(), &terms).await.unwrap().remove(0);
+        let (plan, _) = plan_streams(&options, chosen, false, chrono::Utc::now(), &terms, &adapt::Known::new()).await.unwrap().remove(0);
         let format = if wire == Wire::Text { "text" } else { "binary" };
         let sql = format!("COPY (SELECT {} FROM batches) TO STDOUT (FORMAT {format})", plan.select(&Aim::everything(None)).join(", "));
         let limits = BatchLimits { memory: Memory::new(1 << 30), batch_bytes, batch_rows, pace: Pace::default() };

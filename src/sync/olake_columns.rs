@@ -62,6 +62,7 @@ pub fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
         not_null: false,
         generated: false,
         identity: false,
+        filled: false,
         comment: None,
     }
 }

@@ -53,6 +53,8 @@ pub struct StreamPlan {
     pub capture: Option<CapturePlan>,
     /// The table in the destination.
     pub spec: TableSpec,
+    /// The names of the table's columns by their numbers.
+    pub numbers: BTreeMap<i16, String>,
     /// Changes when staged chunks of another plan are of no use for this one.
     pub fingerprint: String,
     /// Things the user should know: columns left out.
@@ -73,6 +75,15 @@ impl StreamPlan {
                 self.select.iter().zip(&self.select_added).map(both).collect()
             }
         }
+    }
+
+    /// Whether a column of the table is written, by itself or in the row as JSON.
+    pub fn writes(&self, column: &str) -> bool {
+        self.capture.iter().flat_map(|capture| &capture.origins).any(|origin| match origin {
+            Origin::Column(name) => name == column,
+            Origin::Data(members) => members.iter().any(|member| member.name == column),
+            _ => false,
+        })
     }
 
     /// A query of the stream's form that reads no row.
@@ -196,6 +207,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
     Ok(StreamPlan {
         id: id_of(table),
         key: key(&chosen, table)?,
+        numbers: table.columns.iter().map(|column| (column.attnum, column.name.clone())).collect(),
         cursor,
         upserts,
         capture,

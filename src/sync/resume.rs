@@ -206,7 +206,16 @@ fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
 /// A stream without a first load: what was committed before the slot is read from here is not wanted.
 async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper) -> Result<Work<T::Part>> {
     let load = Uuid::now_v7().simple().to_string();
-    let captured = Captured { load, table: stream.plan.spec.source.clone(), lsn: Lsn::default(), written: None, seen: None };
+    let plan = &stream.plan;
+    let captured = Captured {
+        load,
+        table: plan.spec.source.clone(),
+        lsn: Lsn::default(),
+        written: None,
+        columns: Captured::columns_of(&plan.numbers),
+        reload: false,
+        seen: None,
+    };
     keeper.commit(|state| {
         state.complete(&stream.info.namespace, &stream.info.name);
         state.lakeward.captures.insert(stream.plan.id.clone(), captured);
@@ -229,7 +238,9 @@ fn seen<T: Table>(stream: &StreamRun<T>, exported: &Exported) -> Option<Seen> {
 /// Begins a load: a new generation, everything staged earlier is removed.
 async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, aim: Option<Aim>, ground: Ground<'_>) -> Result<Work<T::Part>> {
     let Ground { exported, keeper, .. } = ground;
-    if stream.plan.capture.is_some() && keeper.read(|state| state.lakeward.captures.contains_key(&stream.plan.id)) {
+    if stream.plan.capture.is_some()
+        && keeper.read(|state| state.lakeward.captures.get(&stream.plan.id).is_some_and(|captured| !captured.reload))
+    {
         return follow(stream, table).await;
     }
     if stream.plan.capture.as_ref().is_some_and(|capture| !capture.loads) {

@@ -137,13 +137,20 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
     let Some(load) = state.lakeward.loads.get_mut(id) else { return };
     load.committed = true;
     if let Some(seen) = load.seen.take() {
-        let captured = Captured {
+        let source = &plan.spec.source;
+        let mut captured = Captured {
             load: load.generation.clone(),
-            table: plan.spec.source.clone(),
+            table: source.clone(),
             lsn: Lsn::default(),
             written: None,
+            columns: Captured::columns_of(&plan.numbers),
+            reload: false,
             seen: Some(seen),
         };
+        if let Some(before) = state.lakeward.captures.remove(id).filter(|before| before.table == *source) {
+            captured.columns = before.columns;
+            captured.rename(&plan.numbers);
+        }
         state.lakeward.loads.remove(id);
         state.lakeward.cursors.remove(id);
         state.forget_cursors(&stream.namespace, &stream.name);

@@ -58,6 +58,7 @@ pub(crate) fn column(name: &str, ty: PgType) -> ColumnInfo {
         not_null: true,
         generated: false,
         identity: false,
+        filled: false,
         comment: None,
     }
 }

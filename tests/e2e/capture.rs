@@ -26,7 +26,8 @@ pub fn job(database: &Database, slot: &str, iceberg: Option<Value>) -> Job {
     job
 }
 
-fn follow(job: &Job) {
+/// Every stream of the catalog is followed.
+pub fn follow(job: &Job) {
     job.edit("streams.json", |file| {
         for entry in file["streams"].as_array_mut().expect("a list") {
             entry["stream"]["sync_mode"] = json!("cdc");
@@ -430,7 +431,7 @@ fn changes_under_an_older_name_are_not_lost() {
     database.sql("CREATE TABLE t (id int PRIMARY KEY, v text, gone int); INSERT INTO t VALUES (1, 'a', 1)");
     let job = job(&database, "caprename", Some(json!({})));
     job.sync().succeeded();
-    // One that has gone and another that has come look the same as a rename.
+    // One that has gone and another that has come are told apart by their numbers.
     database.sql("UPDATE t SET v = 'b'; ALTER TABLE t DROP gone; ALTER TABLE t ADD n int; UPDATE t SET n = 7");
     let again = || {
         std::fs::remove_file(job.path("streams.json")).expect("remove");
@@ -452,15 +453,20 @@ fn changes_under_an_older_name_are_not_lost() {
         job.run(&arguments).succeeded();
     };
     again();
-    job.resume().failed(exit::SCHEMA, &["public.t", "gone", "cannot be told"]);
-    clear();
     job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
     database.sql("UPDATE t SET v = 'c'; ALTER TABLE t RENAME v TO w; UPDATE t SET n = 8");
     again();
-    job.resume().failed(exit::SCHEMA, &["public.t", "columns v and not w", "clear-destination"]);
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    // Twice since the last run: what it was called between nobody knows.
+    database.sql("ALTER TABLE t RENAME w TO between; UPDATE t SET between = 'd'; ALTER TABLE t RENAME between TO w2; UPDATE t SET n = 9");
+    again();
+    job.resume().failed(exit::SCHEMA, &["public.t", "columns between and not w2", "clear-destination"]);
     clear();
     job.resume().succeeded();
     assert_same_iceberg(&job, &database, "public.t");
+    database.sql("ALTER TABLE t RENAME w2 TO w");
     // What was read before the rename is no harm either.
     database.sql("ALTER TABLE t RENAME w TO x");
     again();

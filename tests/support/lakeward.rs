@@ -299,7 +299,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
-            let _ = child.wait();
+            match child.wait_with_output() {
+                Ok(output) if std::thread::panicking() => eprintln!("the run said:\n{}", String::from_utf8_lossy(&output.stderr)),
+                _ => {}
+            }
         }
     }
 }

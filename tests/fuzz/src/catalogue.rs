@@ -125,6 +125,7 @@ pub fn plan(name: &str, ty: &PgType, wanted: &ColumnType, special: SpecialValues
         not_null: false,
         generated: false,
         identity: false,
+        filled: false,
         comment: None,
     };
     plan_column(&column, name, wanted, special).ok()

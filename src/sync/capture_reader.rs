@@ -1,0 +1,333 @@
+//! Transactions of the log become changes of the streams that they concern.
+//!
+//! Promises: a change goes to the follower of its table, unless the stream has it already; a stream that fails leaves the others alone.
+//! What a message alone does not tell, the shape of a table or whose partition it is, becomes a question, and is answered by
+//! [`super::capture_shapes`] before anything is committed. Knows no connection.
+
+use super::StreamRun;
+use super::backfill::BatchLimits;
+use super::capture_settle::{agree, concerns};
+use super::capture_shapes::{Doubt, Reading, reading};
+use super::keeper::Keeper;
+use super::meter::Phase;
+use super::window::Follower;
+use crate::capture::pgoutput::{Message, Parser, Relation};
+use crate::capture::rows::Place;
+use crate::error::{Error, Kind, Result};
+use crate::postgres::lsn::Lsn;
+use crate::state::captured::Captured;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use writers::Table;
+
+/// A window ends with the transaction in which this many changes …
+const WINDOW_CHANGES: u64 = 4_000_000;
+/// … or bytes of them were seen.
+const WINDOW_BYTES: u64 = 1 << 30;
+/// The shortest time to wait for the server's word.
+const WAIT_MIN: Duration = Duration::from_millis(50);
+
+/// Reads transactions.
+pub struct Reader<T: Table> {
+    /// The streams.
+    pub followers: Vec<Follower<T>>,
+    /// Where the last transaction ended that was read whole.
+    pub reached: Lsn,
+    /// A position after everything that the plans knew.
+    pub planned_before: Lsn,
+    /// Whether all tables are committed at one instant.
+    pub together: bool,
+    /// What was read since the last commit.
+    pub(super) window: Window,
+    /// Bytes and rows of the batches under construction, all together: a sum over all followers for every change would cost more than the change.
+    pub(super) building: (usize, usize),
+    /// Followers by the relations that changes name: the table, and its partitions.
+    pub(super) relations: HashMap<u32, usize>,
+    parser: Parser,
+    transaction: Option<Transaction>,
+    /// What relations look like, in the names that their followers know.
+    shapes: HashMap<u32, Relation>,
+    /// Relations whose shape the plan does not explain and that no change has named yet.
+    doubts: HashMap<u32, Doubt>,
+    /// The same of those that a change has named: the catalog has to be asked.
+    pub(super) questions: Vec<Doubt>,
+    /// Followers by relations of their name that are other tables.
+    namesakes: HashMap<u32, usize>,
+    /// Relations that are not known, which may be partitions that have come since; each is asked about once.
+    pub(super) strangers: Vec<Relation>,
+    asked: HashSet<u32>,
+}
+
+struct Transaction {
+    xid: u32,
+    place: Place,
+}
+
+/// Between two commits.
+pub(super) struct Window {
+    begun: Instant,
+    changes: u64,
+    bytes: u64,
+    /// Where the last one ended.
+    from: Lsn,
+    /// When the last transaction in it was committed, microseconds since 2000.
+    pub(super) newest: Option<i64>,
+}
+
+impl Window {
+    pub(super) fn new(from: Lsn) -> Self {
+        Self { begun: Instant::now(), changes: 0, bytes: 0, from, newest: None }
+    }
+}
+
+impl<T: Table> Reader<T> {
+    /// For the streams that are followed and have not failed.
+    pub async fn new(streams: &[Arc<StreamRun<T>>], keeper: &Keeper) -> Result<Self> {
+        let mut followers = Vec::new();
+        let mut relations = HashMap::new();
+        let mut together = false;
+        for stream in streams.iter().filter(|stream| stream.meter.failure().is_none()) {
+            let Some(plan) = stream.plan.capture.clone() else { continue };
+            let table = stream.table.lock().await;
+            together = table.commits_together();
+            let captured = keeper.read(|state| state.lakeward.captures.get(&stream.plan.id).cloned());
+            let captured = captured.ok_or_else(|| Error::bug(format!("{} is followed without a first load", stream.plan.id)))?;
+            if !captured.table.is_empty() && captured.table != stream.plan.spec.source {
+                drop(table);
+                stream.meter.fail(
+                    Error::schema(format!("{} was dropped and made again since it was loaded", stream.plan.id))
+                        .hint("load the table anew: clear-destination for this stream, then sync"),
+                );
+                continue;
+            }
+            let captured =
+                agree(&stream.plan, captured, &*table).map_err(|e| e.doing(format!("state file {}", keeper.path().display())))?;
+            table.check_append().map_err(|e| Error::from(e).doing(format!("add changes to {}", stream.plan.id)))?;
+            drop(table);
+            for oid in stream.info.leaves.iter().map(|leaf| leaf.oid).chain([stream.info.oid]) {
+                relations.insert(oid, followers.len());
+            }
+            stream.meter.enter(Phase::Reading);
+            followers.push(Follower::new(stream.clone(), plan, captured));
+        }
+        Ok(Self {
+            followers,
+            reached: Lsn::default(),
+            planned_before: Lsn::default(),
+            together,
+            window: Window::new(Lsn::default()),
+            building: (0, 0),
+            relations,
+            parser: Parser::new(false),
+            transaction: None,
+            shapes: HashMap::new(),
+            doubts: HashMap::new(),
+            questions: Vec::new(),
+            namesakes: HashMap::new(),
+            strangers: Vec::new(),
+            asked: HashSet::new(),
+        })
+    }
+
+    /// The slot must not have forgotten what a stream still needs.
+    pub fn check_start(&mut self, confirmed: Lsn, slot: &str) -> Result<()> {
+        self.reached = confirmed;
+        self.window = Window::new(confirmed);
+        for follower in &self.followers {
+            let Captured { lsn, seen, .. } = &follower.captured;
+            // What the first load shows counts as read; a stream without one begins where the slot does.
+            let lost = match seen {
+                Some(seen) => seen.is_passed(confirmed),
+                None => *lsn != Lsn::default(),
+            };
+            if *lsn < confirmed && lost {
+                return Err(Error::state(format!(
+                    "{}: the destination has its changes up to {lsn}, and the slot {slot} has forgotten everything before {confirmed}: somebody else has read it, or moved it",
+                    follower.stream.plan.id
+                ))
+                .hint("changes may be lost: load the table anew (clear-destination for this stream, then sync), and let nobody else use the slot"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the last transaction was read to its end.
+    pub fn is_between_transactions(&self) -> bool {
+        self.transaction.is_none()
+    }
+
+    /// Whether every stream has failed.
+    pub fn has_nobody(&self) -> bool {
+        self.followers.iter().all(Follower::has_failed)
+    }
+
+    /// Whether something has to be asked before the next commit.
+    pub fn has_questions(&self) -> bool {
+        !self.questions.is_empty() || !self.strangers.is_empty()
+    }
+
+    /// Whether the batches under construction are large enough, all together.
+    pub fn is_full(&self, limits: &BatchLimits) -> bool {
+        let (bytes, rows) = self.building;
+        bytes >= limits.batch_bytes || rows >= limits.batch_rows
+    }
+
+    /// Whether it is time for a commit: of changes, or of nothing but the position.
+    pub fn is_due(&self, interval: Duration) -> bool {
+        let Window { begun, changes, bytes, from, .. } = &self.window;
+        *changes >= WINDOW_CHANGES || *bytes >= WINDOW_BYTES || ((*changes > 0 || self.reached > *from) && begun.elapsed() >= interval)
+    }
+
+    /// How long there is nothing to do, unless something comes.
+    pub fn patience(&self, interval: Duration) -> Duration {
+        interval.saturating_sub(self.window.begun.elapsed()).max(WAIT_MIN)
+    }
+
+    /// The server has sent everything that was committed before `position`.
+    pub fn pass(&mut self, position: Lsn) {
+        if self.transaction.is_some() {
+            return;
+        }
+        self.reached = self.reached.max(position);
+        if self.window.changes == 0 && self.reached == self.window.from {
+            // Nothing has happened: the next commit is an interval away.
+            self.window.begun = Instant::now();
+        }
+    }
+
+    /// Takes one message.
+    pub fn take(&mut self, payload: &[u8]) -> Result<()> {
+        let message = self.parser.parse(payload)?;
+        match message {
+            Message::Begin { lsn, time, xid } => {
+                self.transaction = Some(Transaction { xid, place: Place { commit: lsn, time, sequence: 0 } });
+            }
+            Message::Commit { end_lsn, .. } => {
+                self.transaction = None;
+                self.reached = self.reached.max(end_lsn);
+            }
+            Message::Relation { relation, .. } => self.relate(&relation)?,
+            Message::Insert { relation, new, .. } => self.change(relation, payload.len(), |follower, place| follower.insert(new, place))?,
+            Message::Update { relation, old, new, .. } => {
+                self.change(relation, payload.len(), |follower, place| follower.update(old, new, place))?;
+            }
+            Message::Delete { relation, old, .. } => self.change(relation, payload.len(), |follower, place| follower.delete(old, place))?,
+            Message::Truncate { relations, .. } => self.truncate(&relations.iter().collect())?,
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+            _ => return Err(Error::source_db("the server sent a part of a transaction that is still open, which was not asked for")),
+        }
+        Ok(())
+    }
+
+    /// All rows of these relations go. Of a table that is followed by its partitions, all of them have to be among them.
+    fn truncate(&mut self, relations: &HashSet<u32>) -> Result<()> {
+        let named: BTreeSet<usize> = relations.iter().filter_map(|oid| self.relations.get(oid).copied()).collect();
+        for index in named {
+            let info = &self.followers[index].stream.info;
+            let oid = info.oid;
+            let whole = relations.contains(&oid) || info.leaves.iter().all(|leaf| relations.contains(&leaf.oid));
+            let one = relations.iter().copied().find(|oid| self.relations.get(oid) == Some(&index)).unwrap_or(oid);
+            self.change(one, 0, |follower, place| match whole {
+                true => follower.truncate(place),
+                false => Err(Error::schema(format!(
+                    "{}: some of its partitions were truncated in the transaction committed at {}, and which rows were theirs is not known",
+                    follower.stream.plan.id, place.commit
+                ))
+                .hint("load the table anew: clear-destination for this stream, then sync")),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Notes what a relation looks like from here on.
+    pub(super) fn relate(&mut self, relation: &Relation) -> Result<()> {
+        let Some(index) = self.relations.get(&relation.oid).copied() else {
+            let named = |follower: &&Follower<T>| {
+                let info = &follower.stream.info;
+                info.namespace == relation.namespace && info.name == relation.name && !follower.has_failed()
+            };
+            if let Some(index) = self.followers.iter().position(|follower| named(&follower)) {
+                // Of no matter as long as its changes are from before the load.
+                self.namesakes.insert(relation.oid, index);
+            } else if self.asked.insert(relation.oid) {
+                self.strangers.push(relation.clone());
+            }
+            return Ok(());
+        };
+        let follower = &mut self.followers[index];
+        let Reading { shape, doubt } = reading(relation, &follower.stream, &follower.captured.columns);
+        follower.relate(&shape);
+        // Said once, and meant for all changes that name it: those of several partitions come in any order.
+        self.shapes.insert(relation.oid, shape);
+        match doubt {
+            Some(trouble) => self.doubts.insert(relation.oid, Doubt { follower: index, trouble }),
+            None => self.doubts.remove(&relation.oid),
+        };
+        Ok(())
+    }
+
+    /// Gives a change to the stream that it belongs to, unless the stream has it.
+    fn change(&mut self, relation: u32, bytes: usize, apply: impl FnOnce(&mut Follower<T>, &mut Place) -> Result<()>) -> Result<()> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Error::source_db("the server sent a change outside of a transaction"));
+        };
+        let namesake = self.namesakes.get(&relation).copied();
+        let Some(index) = self.relations.get(&relation).copied().or(namesake) else { return Ok(()) };
+        let follower = &mut self.followers[index];
+        let commit = transaction.place.commit;
+        // Commits come in the order of the log: what the snapshot was is not asked again.
+        follower.captured.seen.take_if(|seen| seen.is_passed(commit));
+        let Captured { lsn, seen, .. } = &follower.captured;
+        let has = commit < *lsn || seen.as_ref().is_some_and(|seen| seen.shows(transaction.xid, commit));
+        if has || follower.has_failed() {
+            return Ok(());
+        }
+        if namesake.is_some() {
+            let id = follower.stream.plan.id.clone();
+            follower.fail(
+                Error::schema(format!("{id} was dropped and made again: the log has changes of another table with its name"))
+                    .hint("load the table anew: clear-destination for this stream, then sync"),
+            );
+            return Ok(());
+        }
+        if follower.shape != relation
+            && let Some(shape) = self.shapes.get(&relation)
+        {
+            follower.relate(shape);
+        }
+        if !self.doubts.is_empty() {
+            self.questions.extend(self.doubts.remove(&relation));
+        }
+        let before = (follower.bytes(), follower.rows());
+        let outcome = apply(follower, &mut transaction.place);
+        self.building.0 += follower.bytes().saturating_sub(before.0);
+        self.building.1 += follower.rows().saturating_sub(before.1);
+        if let Err(error) = outcome {
+            if matches!(error.kind(), Kind::Bug) {
+                return Err(error);
+            }
+            // A value that does not fit may be one of a table that has another shape by now.
+            match self.questions.iter_mut().find(|doubt| doubt.follower == index) {
+                Some(doubt) => doubt.trouble.failure = Some(error),
+                None => follower.fail(error),
+            }
+            return Ok(());
+        }
+        self.window.changes += 1;
+        self.window.bytes += bytes as u64;
+        self.window.newest = Some(transaction.place.time.0);
+        Ok(())
+    }
+
+    /// Hands the rows so far to the writers.
+    pub async fn flush(&mut self, limits: &BatchLimits) -> Result<()> {
+        for follower in self.followers.iter_mut().filter(|follower| !follower.has_failed()) {
+            if let Err(error) = follower.flush(limits).await {
+                concerns(follower, error)?;
+            }
+        }
+        self.building = (0, 0);
+        Ok(())
+    }
+}
