@@ -1,0 +1,351 @@
+//! A run, from open tables to the last commit: attempts, what is read beside what, and planning anew.
+
+use super::backfill::BatchLimits;
+use super::capture::{self, Course, Ended, Until};
+use super::keeper::Keeper;
+use super::meter::{Meter, Phase};
+use super::plan::StreamPlan;
+use super::resume::{self, Ground};
+use super::{Effort, Endless, OPEN_AT_ONCE, StreamRun, adapt, advance, capture_open, chunk_bytes, pool, split};
+use crate::error::{Error, Kind, Result, Retry};
+use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
+use crate::postgres::connect::ConnectOptions;
+use crate::postgres::exported::{Exported, Relations};
+use crate::postgres::replica;
+use crate::shutdown::stopping;
+use adapt::Known;
+use futures::{StreamExt as _, TryStreamExt as _};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use writers::{Destination, Table as _};
+
+/// An attempt of an endless run that has lasted so long has come to something: trying again begins with the shortest pause.
+const LONG: Duration = Duration::from_secs(30);
+/// Between two commits of streams that are followed while others are loaded.
+const BESIDE: Duration = Duration::from_secs(10);
+
+/// Everything a run needs, checked: from here on nothing is refused for its configuration.
+pub struct Run<D: Destination> {
+    options: ConnectOptions,
+    effort: Effort,
+    keeper: Arc<Keeper>,
+    streams: Vec<Arc<StreamRun<D::Table>>>,
+    /// Streams that have failed and are not there any more.
+    lost: Vec<Arc<Meter>>,
+    /// Whether everything that does not come from the log is committed: an endless run reads it once.
+    loaded: bool,
+}
+
+/// Opens the table of a stream.
+async fn open<D: Destination>(destination: &D, plan: StreamPlan, info: TableInfo, meter: Arc<Meter>) -> Result<Arc<StreamRun<D::Table>>> {
+    let table = destination.open(&plan.spec).await.map_err(|e| Error::from(e).doing(format!("open the destination of {}", plan.id)))?;
+    if plan.upserts || plan.capture.as_ref().is_some_and(|capture| capture.applies) {
+        table.check_changes().map_err(|e| Error::from(e).doing(format!("plan {}", plan.id)))?;
+    }
+    meter.rows_estimated.store(info.estimated_rows.unwrap_or(0), Relaxed);
+    Ok(Arc::new(StreamRun { plan, info, table: tokio::sync::Mutex::new(table), meter }))
+}
+
+impl<D: Destination> Run<D> {
+    /// Opens every table in the destination.
+    pub async fn prepare(
+        options: ConnectOptions,
+        effort: Effort,
+        keeper: Keeper,
+        destination: &D,
+        plans: Vec<(StreamPlan, TableInfo)>,
+    ) -> Result<Self> {
+        let open = async |(plan, info): (StreamPlan, TableInfo)| {
+            let meter = Meter::new(&plan.id);
+            open(destination, plan, info, meter).await
+        };
+        let streams = futures::stream::iter(plans).map(open).buffered(OPEN_AT_ONCE).try_collect().await?;
+        Ok(Self { options, effort, keeper: Arc::new(keeper), streams, lost: Vec::new(), loaded: false })
+    }
+
+    /// Takes new plans, and opens the tables anew, some of which have changed. What stands in the way of one stream leaves the others alone.
+    pub async fn replan(&mut self, destination: &D, plans: Vec<(StreamPlan, TableInfo)>, failures: Vec<(String, Error)>) -> Result<()> {
+        let meters: HashMap<String, Arc<Meter>> = self.meters().into_iter().map(|meter| (meter.id.clone(), meter)).collect();
+        let meter = |id: &str| meters.get(id).cloned().unwrap_or_else(|| Meter::new(id));
+        let lose = |lost: &mut Vec<_>, id: &str, error: Error| {
+            let meter = meter(id);
+            if meter.failure().is_none() {
+                tracing::error!("{error}");
+                meter.fail(error);
+            }
+            lost.push(meter);
+        };
+        self.streams.clear();
+        self.loaded = false;
+        let mut lost = Vec::new();
+        failures.into_iter().for_each(|(id, error)| lose(&mut lost, &id, error));
+        let open = async |(plan, info): (StreamPlan, TableInfo)| {
+            let id = plan.id.clone();
+            (open(destination, plan, info, meter(&id)).await, id)
+        };
+        let mut opened = futures::stream::iter(plans).map(open).buffered(OPEN_AT_ONCE);
+        while let Some((outcome, id)) = opened.next().await {
+            match outcome {
+                Ok(stream) => self.streams.push(stream),
+                Err(error) if error.retry() == Retry::Never => lose(&mut lost, &id, error),
+                Err(error) => return Err(error),
+            }
+        }
+        self.lost = lost;
+        Ok(())
+    }
+
+    /// The counters of every stream, in the order of the catalog.
+    pub fn meters(&self) -> Vec<Arc<Meter>> {
+        self.streams.iter().map(|s| s.meter.clone()).chain(self.lost.iter().cloned()).collect()
+    }
+
+    /// The columns of followed streams, as the state knows them.
+    pub fn known(&self) -> Known {
+        self.keeper.read(adapt::known)
+    }
+
+    /// Saves what the state file does not have yet.
+    pub fn save(&self) -> Result<()> {
+        self.keeper.flush()
+    }
+
+    /// Loads every stream, and follows those whose changes are to be followed. Ends with an error when any stream failed; the others are committed
+    /// nevertheless. When a table has another shape than it was planned with, the run is to go on with new plans.
+    pub async fn load(&mut self) -> Result<Ended> {
+        let mut attempt = 0;
+        loop {
+            let begun = Instant::now();
+            let outcome = self.attempt().await;
+            self.keeper.flush()?;
+            let endless = self.effort.endless.clone();
+            if begun.elapsed() >= LONG && endless.is_some() {
+                attempt = 0;
+            }
+            match outcome {
+                Err(error) if error.retry() == Retry::Again => {
+                    let allowed = self.effort.retries.max(replica::attempts(&error));
+                    if endless.is_none() && attempt >= allowed {
+                        return Err(replica::advise(error));
+                    }
+                    attempt += 1;
+                    let pause = Duration::from_secs(1 << attempt.min(6)) / if endless.is_some() { 2 } else { 1 };
+                    let of = if endless.is_some() { String::new() } else { format!(" of {allowed}") };
+                    tracing::warn!("{error}; attempt {attempt}{of} in {} s", pause.as_secs());
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = told(endless.as_ref()) => return self.stopped(),
+                    }
+                }
+                Err(error) => return Err(replica::advise(error)),
+                Ok(Ended::Reshaped) => return Ok(Ended::Reshaped),
+                Ok(Ended::Complete) => return self.finish().map(|()| Ended::Complete),
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Ended> {
+        let Some(terms) = self.effort.capture.clone() else { return self.read_all().await };
+        self.forget_filled()?;
+        Box::pin(capture_open::open(&self.options, &terms, &self.streams, &self.keeper)).await?;
+        if !self.loaded {
+            let endless = self.effort.endless.clone();
+            let ended = tokio::select! {
+                ended = self.read_beside(&terms) => ended?,
+                () = told(endless.as_ref()) => return self.stopped().map(|_| Ended::Complete),
+            };
+            if ended == Ended::Reshaped {
+                return Ok(ended);
+            }
+            self.loaded = endless.is_some();
+        }
+        let until = match &self.effort.endless {
+            Some(Endless { interval, stop }) => Until::Told { stop: stop.clone(), interval: *interval },
+            None => Until::End,
+        };
+        self.follow(self.streams.clone(), &terms, Course { until, acknowledges: true }).outcome().await
+    }
+
+    /// A row that was there before a column came has the column's default, of which the log says nothing: such a table is loaded again.
+    fn forget_filled(&self) -> Result<()> {
+        for stream in self.streams.iter().filter(|stream| stream.plan.capture.as_ref().is_some_and(|capture| capture.applies)) {
+            let known = self.keeper.read(|state| match state.is_followed(&stream.plan.id) {
+                true => state.lakeward.captures.get(&stream.plan.id).map(|captured| captured.columns.clone()),
+                false => None,
+            });
+            let Some(known) = known.filter(|known| !known.is_empty()) else { continue };
+            let is_new = |column: &&catalog::ColumnInfo| column.filled && !known.contains_key(&column.attnum);
+            let Some(column) = stream.info.columns.iter().filter(is_new).find(|column| stream.plan.writes(&column.name)) else { continue };
+            tracing::warn!(
+                "{}: the column {} came with a value for the rows that were there, which the log does not have: the table is copied again",
+                stream.plan.id,
+                column.name
+            );
+            self.keeper.commit(|state| state.reload(&stream.info.namespace, &stream.info.name))?;
+        }
+        Ok(())
+    }
+
+    /// Told to stop while something is still to be loaded, or cannot be reached.
+    fn stopped(&self) -> Result<Ended> {
+        match self.loaded {
+            true => self.finish().map(|()| Ended::Complete),
+            false => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
+        }
+    }
+
+    fn follow(&self, streams: Vec<Arc<StreamRun<D::Table>>>, terms: &capture::Terms, course: Course) -> Following {
+        let ground =
+            capture::Ground { options: self.options.clone(), terms: terms.clone(), keeper: self.keeper.clone(), limits: self.limits() };
+        Following(tokio::spawn(capture::follow(streams, ground, course)))
+    }
+
+    fn limits(&self) -> BatchLimits {
+        let Effort { memory, batch_bytes, batch_rows, pace, .. } = self.effort.clone();
+        BatchLimits { memory, batch_bytes, batch_rows, pace }
+    }
+
+    /// What does not come from the log; the streams that have been loaded before are followed meanwhile, where that may take a while.
+    async fn read_beside(&mut self, terms: &capture::Terms) -> Result<Ended> {
+        let is_loaded = |stream: &StreamRun<D::Table>| self.keeper.read(|state| state.is_followed(&stream.plan.id));
+        let (ready, rest): (Vec<_>, Vec<_>) = self.streams.iter().cloned().partition(|stream| is_loaded(stream));
+        let loads = rest.iter().any(|stream| stream.plan.capture.is_some());
+        drop(rest);
+        if ready.is_empty() || !(loads || self.effort.endless.is_some()) || ready.len() == self.streams.len() {
+            drop(ready);
+            return self.read_all().await;
+        }
+        let (stopper, stop) = stopping();
+        let interval = self.effort.endless.as_ref().map_or(BESIDE, |endless| endless.interval);
+        let names: HashSet<String> = ready.iter().map(|stream| stream.plan.id.clone()).collect();
+        let course = Course { until: Until::Told { stop, interval }, acknowledges: false };
+        let mut following = self.follow(ready, terms, course);
+        let (others, mut own): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.streams).into_iter().partition(|stream| names.contains(&stream.plan.id));
+        std::mem::swap(&mut self.streams, &mut own);
+        let ended = tokio::select! {
+            ended = self.read_all() => {
+                stopper.stop();
+                let followed = following.outcome().await;
+                ended.and_then(|ended| if ended == Ended::Reshaped { Ok(ended) } else { followed })
+            }
+            followed = following.outcome() => followed,
+        };
+        self.streams.extend(others);
+        ended
+    }
+
+    /// What does not come from the log.
+    async fn read_all(&mut self) -> Result<Ended> {
+        let options = replica::choose(&self.options, &self.effort.replicas).await?;
+        let exported = Exported::take(&options, &self.relations()).await?.bounded(self.effort.max_snapshot_age);
+        tracing::info!("exported snapshot at {}, shared by {} readers", exported.moment.lsn, self.effort.readers);
+        self.read(&options, &exported).await.map_err(|error| exported.cause(error))
+    }
+
+    async fn read(&mut self, options: &ConnectOptions, exported: &Exported) -> Result<Ended> {
+        if !self.refresh(exported).await? {
+            return Ok(Ended::Reshaped);
+        }
+        let endless = self.effort.endless.is_some();
+        // An endless run that has begun anew has read these already.
+        let is_read = |stream: &&Arc<StreamRun<D::Table>>| stream.plan.capture.is_some() || !endless || stream.meter.phase() != Phase::Done;
+        let streams: Vec<_> = self.streams.iter().filter(is_read).cloned().collect();
+        let chunk_bytes = chunk_bytes(streams.iter().map(|s| &s.info), self.effort.readers);
+        let terms = split::Terms { server_version: exported.server_version, target_bytes: chunk_bytes, chunk_rows: self.effort.chunk_rows };
+        let incremental = streams.iter().any(|stream| stream.plan.cursor.is_some());
+        let quiet = incremental && advance::is_quiet(options, exported).await?;
+        let ground = Ground { exported, keeper: &self.keeper, terms, quiet };
+        let work = resume::prepare(&streams, ground).await?;
+        pool::run(options, exported, &streams, work, &self.limits(), &self.keeper, &self.effort).await?;
+        Ok(Ended::Complete)
+    }
+
+    fn relations(&self) -> Relations {
+        let mut relations = Relations::default();
+        for StreamRun { info, plan, .. } in self.streams.iter().map(Arc::as_ref) {
+            let name = (info.namespace.clone(), info.name.clone());
+            match info.kind {
+                RelationKind::Table | RelationKind::Partitioned if info.access != Access::Whole => relations.tables.push(name),
+                RelationKind::View => relations.views.push(name),
+                RelationKind::Foreign => {}
+                _ => relations.others.push((name.0, name.1, plan.columns.first().map(|c| c.source.clone()))),
+            }
+        }
+        relations
+    }
+
+    /// Reads the tables' shape again, now that it is locked; says whether it is as it was when it was planned.
+    async fn refresh(&mut self, exported: &Exported) -> Result<bool> {
+        let names: Vec<_> = self.streams.iter().map(|s| (s.info.namespace.clone(), s.info.name.clone())).collect();
+        let tables = match catalog::load_tables(exported.client(), &names, self.effort.collapse_partitions).await {
+            // One of them is gone; to plan anew tells which, and leaves the others alone.
+            Err(error) if error.retry() == Retry::Never && self.effort.endless.is_some() => return Ok(false),
+            tables => tables?,
+        };
+        for (stream, table) in self.streams.iter_mut().zip(tables) {
+            if table.columns != stream.info.columns || table.oid != stream.info.oid {
+                tracing::info!("{} was changed while the sync was starting", stream.plan.id);
+                return Ok(false);
+            }
+            match Arc::get_mut(stream) {
+                Some(stream) => stream.info = table,
+                None => return Err(Error::bug("a reader of an earlier attempt is still running")),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reports failed streams; without any, forgets the loads, which are then all committed and of one instant.
+    fn finish(&self) -> Result<()> {
+        let meters = self.meters();
+        let failures: Vec<_> = meters.iter().filter_map(|meter| Some((&meter.id, meter.failure()?))).collect();
+        let Some((id, (kind, reason, hint))) = failures.first() else {
+            return self.keeper.commit(|state| {
+                for stream in &self.streams {
+                    state.lakeward.loads.remove(&stream.plan.id);
+                    state.set_chunks(&stream.info.namespace, &stream.info.name, Vec::new());
+                }
+            });
+        };
+        let error = Error::new(
+            *kind,
+            match failures.len() {
+                1 => format!("stream {id} failed: {reason}"),
+                n => format!("{n} of {} streams failed, {id} first: {reason}", meters.len()),
+            },
+        );
+        Err(match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        })
+    }
+}
+
+/// Following that goes on by itself, on a thread that is not the one that waits for it. It ends when this is dropped.
+struct Following(JoinHandle<Result<Ended>>);
+
+impl Following {
+    async fn outcome(&mut self) -> Result<Ended> {
+        match (&mut self.0).await {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(Error::bug(format!("the reader of the log stopped: {panic}"))),
+        }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn told(endless: Option<&Endless>) {
+    match endless {
+        Some(Endless { stop, .. }) => stop.told().await,
+        None => std::future::pending().await,
+    }
+}
