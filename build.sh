@@ -192,7 +192,7 @@ keep_server() {
     # A throw-away copy of made-up data: durability is not wanted.
     "${AS_SERVER[@]}" "$PGBIN/initdb" -D "$SERVER/data" -U postgres -A trust -N -E UTF8 --locale=C.UTF-8 </dev/null && {
         "${AS_SERVER[@]}" "$PGBIN/postgres" -D "$SERVER/data" -k "$SERVER" -p 5432 -c listen_addresses= -c fsync=off -c full_page_writes=off \
-            -c synchronous_commit=off -c max_wal_size=4GB -c shared_buffers=256MB -c maintenance_work_mem=256MB </dev/null &
+            -c synchronous_commit=off -c wal_level=logical -c max_wal_size=4GB -c shared_buffers=256MB -c maintenance_work_mem=256MB </dev/null &
         local server=$!
         cat >/dev/null
         kill -INT "$server"
@@ -230,7 +230,7 @@ demo() {
     DEMO=$(realpath -m "$DEMO")
     if [ -n "$clean" ]; then
         # Only what the demo made: the folder may hold more.
-        rm -rf "$DEMO"/{postgres,lake,parquet,iceberg,logs} "$DEMO"/{source,destination,parquet,iceberg,streams,state,stats}.json "$DEMO"/state.json.lock "$DEMO"/{postgres,load}.log
+        rm -rf "$DEMO"/{postgres,lake,parquet,iceberg,logs,live} "$DEMO"/{source,destination,parquet,iceberg,streams,state,stats}.json "$DEMO"/state.json.lock "$DEMO"/{postgres,load}.log
         rmdir "$DEMO" 2>/dev/null && rmdir "$(dirname "$DEMO")" 2>/dev/null || true
         say "Removed what the demo left in $DEMO"
         return
@@ -288,7 +288,54 @@ JSON
     say "The Iceberg tables, as DuckDB reads them (a reader that is not ours)"
     need_readers venv-duckdb "${DUCKDB[@]}"
     "$LAKEWARD_PYTHON" -B "$ROOT/tests/demo/look.py" "$DEMO/iceberg" shop.orders shop.order_lines audit.events warehouse.measurements
-    say "Done. Parquet files are in $DEMO/parquet, Iceberg tables in $DEMO/iceberg, the configuration is beside them; ./build.sh demo --clean removes all."
+    demo_changes
+    say "Done. Parquet files are in $DEMO/parquet, Iceberg tables in $DEMO/iceberg and $DEMO/live/lake, the configuration is beside them; ./build.sh demo --clean removes all."
+}
+
+# Change data capture: a first sync copies, a second one with --state applies what has changed, a third one follows a load.
+demo_changes() {
+    local live=$DEMO/live psql=("$PGBIN/psql" -h "$SERVER" -U postgres -X -q -v ON_ERROR_STOP=1 -d shop)
+    local same=("$LAKEWARD_PYTHON" -B "$ROOT/tests/demo/same.py" "$live/lake" "$PGBIN/psql" -h "$SERVER" -U postgres -d shop)
+    say "Following changes: the role may replicate, and a publication names the tables; the slot is made by the first sync"
+    rm -rf "$live"; mkdir -p "$live"
+    "${psql[@]}" -c 'ALTER ROLE lakeward REPLICATION' \
+        -c 'CREATE PUBLICATION lakeward FOR TABLE shop.orders, shop.order_lines, shop.customers, audit.events WITH (publish_via_partition_root = true)'
+    cat >"$live/source.json" <<JSON
+{
+  "host": "$SERVER",
+  "port": 5432,
+  "database": "shop",
+  "username": "lakeward",
+  "include_tables": ["shop.orders", "shop.order_lines", "shop.customers", "audit.events"],
+  "collapse_partitions": true,
+  "max_threads": 4,
+  "update_method": { "replication_slot": "lakeward", "publication": "lakeward", "create_if_missing": true }
+}
+JSON
+    cat >"$live/destination.json" <<JSON
+{
+  "type": "ICEBERG",
+  "writer": { "catalog_type": "filesystem", "iceberg_s3_path": "$live/lake" }
+}
+JSON
+    local files=(--config "$live/source.json" --streams "$live/streams.json" --destination "$live/destination.json")
+    show discover --config "$live/source.json" >/dev/null
+    show sync "${files[@]}"
+    say "Changing the database: tests/demo/changes.sql (rows come, change and go; shop.orders gets a column)"
+    "${psql[@]}" -f "$ROOT/tests/demo/changes.sql"
+    show sync "${files[@]}" --state "$live/state.json"
+    "${same[@]}"
+    say "A load of some thousand changes a second for 15 seconds (tests/demo/load.sql), while a sync follows"
+    "${psql[@]}" -v seconds=15 -f "$ROOT/tests/demo/load.sql" &
+    local load=$!
+    printf '\n\033[1m$ ./build.sh driver-postgres sync … --state %s --follow --commit-interval 1\033[0m\n' "$live/state.json" >&2
+    "$BINARY" sync "${files[@]}" --state "$live/state.json" --follow --commit-interval 1 &
+    local follow=$!
+    wait "$load"
+    sleep 3
+    kill -INT "$follow"
+    wait "$follow" || die "the sync that followed has failed"
+    "${same[@]}"
 }
 
 # ---------------------------------------------------------------- commands

@@ -200,12 +200,25 @@ pub struct Ssl {
     pub client_key: Option<Secret>,
 }
 
+/// What a TRUNCATE of a followed table does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTruncate {
+    /// The rows go; in a change log it is a row of its own. The default.
+    #[default]
+    Apply,
+    /// Nothing: the rows stay, as in OLake.
+    Ignore,
+    /// The table stops, with an error.
+    Fail,
+}
+
 /// Change data capture.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
     "capture", "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag",
-    "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
+    "poll_interval_ms", "poll_rows", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
     /// Logical replication slot.
@@ -219,6 +232,8 @@ pub struct UpdateMethod {
     /// Ours: with `--follow`, the time between two empty messages that are written into the log (`pg_logical_emit_message`), for hosts where a log that
     /// stands still is a trouble. Default 0: none. A slot of an idle database in a busy server moves without.
     pub heartbeat_s: Option<Seconds>,
+    /// Ours: what a TRUNCATE of a followed table does.
+    pub on_truncate: OnTruncate,
     /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
     pub initial_wait_time: Option<u64>,
     /// `initial_wait_time` as OLake's documentation spells it.
@@ -275,7 +290,7 @@ impl Source {
         let own = || Some(slot.clone()).filter(|_| method.create_if_missing);
         let publication = given(&method.publication).or_else(own).ok_or_else(|| missing("publication", "publication"))?;
         let heartbeat = method.heartbeat_s.map_or(Duration::ZERO, |Seconds(time)| time);
-        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing, heartbeat }))
+        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing, heartbeat, on_truncate: method.on_truncate }))
     }
 
     /// Everything that a session needs. Reads certificate files; does not connect.

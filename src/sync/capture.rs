@@ -17,6 +17,7 @@ use super::capture_reader::Reader;
 use super::capture_settle::safe;
 use super::capture_watch::watch;
 use super::keeper::Keeper;
+use crate::config::source::OnTruncate;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::copy::Flow;
@@ -59,6 +60,8 @@ pub struct Terms {
     pub create_if_missing: bool,
     /// Between two signs of life that a run without end writes into the log; zero means none.
     pub heartbeat: Duration,
+    /// What a TRUNCATE does.
+    pub on_truncate: OnTruncate,
 }
 
 /// What following works with.
@@ -118,7 +121,7 @@ pub enum Ended {
 
 /// Follows the changes of these streams, whose first loads are committed.
 pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, course: Course) -> Result<Ended> {
-    let mut reader = Reader::new(&streams, &ground.keeper).await?;
+    let mut reader = Reader::new(&streams, &ground.keeper, ground.terms.on_truncate).await?;
     if reader.followers.is_empty() {
         return Ok(Ended::Complete);
     }

@@ -13,6 +13,7 @@ use super::meter::Phase;
 use super::window::Follower;
 use crate::capture::pgoutput::{Message, Parser, Relation};
 use crate::capture::rows::Place;
+use crate::config::source::OnTruncate;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::lsn::Lsn;
 use crate::state::captured::Captured;
@@ -44,6 +45,7 @@ pub struct Reader<T: Table> {
     pub(super) building: (usize, usize),
     /// Followers by the relations that changes name: the table, and its partitions.
     pub(super) relations: HashMap<u32, usize>,
+    on_truncate: OnTruncate,
     parser: Parser,
     transaction: Option<Transaction>,
     /// What relations look like, in the names that their followers know.
@@ -83,7 +85,7 @@ impl Window {
 
 impl<T: Table> Reader<T> {
     /// For the streams that are followed and have not failed.
-    pub async fn new(streams: &[Arc<StreamRun<T>>], keeper: &Keeper) -> Result<Self> {
+    pub async fn new(streams: &[Arc<StreamRun<T>>], keeper: &Keeper, on_truncate: OnTruncate) -> Result<Self> {
         let mut followers = Vec::new();
         let mut relations = HashMap::new();
         let mut together = false;
@@ -119,6 +121,7 @@ impl<T: Table> Reader<T> {
             window: Window::new(Lsn::default()),
             building: (0, 0),
             relations,
+            on_truncate,
             parser: Parser::new(false),
             transaction: None,
             shapes: HashMap::new(),
@@ -222,15 +225,25 @@ impl<T: Table> Reader<T> {
 
     /// All rows of these relations go. Of a table that is followed by its partitions, all of them have to be among them.
     fn truncate(&mut self, relations: &HashSet<u32>) -> Result<()> {
+        let on_truncate = self.on_truncate;
         let named: BTreeSet<usize> = relations.iter().filter_map(|oid| self.relations.get(oid).copied()).collect();
         for index in named {
             let info = &self.followers[index].stream.info;
             let oid = info.oid;
             let whole = relations.contains(&oid) || info.leaves.iter().all(|leaf| relations.contains(&leaf.oid));
             let one = relations.iter().copied().find(|oid| self.relations.get(oid) == Some(&index)).unwrap_or(oid);
-            self.change(one, 0, |follower, place| match whole {
-                true => follower.truncate(place),
-                false => Err(Error::schema(format!(
+            self.change(one, 0, |follower, place| match (on_truncate, whole) {
+                (OnTruncate::Ignore, _) => {
+                    tracing::warn!("{}: a TRUNCATE, committed at {}, is ignored", follower.stream.plan.id, place.commit);
+                    Ok(())
+                }
+                (OnTruncate::Fail, _) => Err(Error::schema(format!(
+                    "{}: it was truncated in the transaction committed at {}, and on_truncate is fail",
+                    follower.stream.plan.id, place.commit
+                ))
+                .hint("to go on with an empty table, set on_truncate to apply; or load the table anew: sync --reload")),
+                (OnTruncate::Apply, true) => follower.truncate(place),
+                (OnTruncate::Apply, false) => Err(Error::schema(format!(
                     "{}: some of its partitions were truncated in the transaction committed at {}, and which rows were theirs is not known",
                     follower.stream.plan.id, place.commit
                 ))

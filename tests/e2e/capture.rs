@@ -283,6 +283,32 @@ fn truncated_tables_are_empty_with_deletes_by_position() {
     truncated_tables_are_empty("captruncpos", json!({"delete_files": "position"}));
 }
 
+/// `on_truncate`.
+#[test]
+fn a_truncate_does_what_it_is_told() {
+    let database = Server::shared().database("captruncpolicy");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);");
+    let job = job(&database, "captruncpolicy", Some(json!({})));
+    job.select(&["public.t"]);
+    let policy = |word: &str| job.edit("source.json", |source| source["update_method"]["on_truncate"] = json!(word));
+    policy("ignore");
+    job.sync().succeeded();
+    database.sql("TRUNCATE t; INSERT INTO t VALUES (2)");
+    let said = job.resume().succeeded().stderr;
+    assert!(said.contains("is ignored"), "{said}");
+    database.sql("INSERT INTO t VALUES (1)");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    policy("fail");
+    database.sql("TRUNCATE t");
+    job.resume().failed(exit::SCHEMA, &["public.t", "on_truncate is fail"]);
+    policy("apply");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    policy("maybe");
+    job.resume().failed(exit::CONFIG, &["on_truncate", "ignore"]);
+}
+
 /// What cannot be done right is said, and nothing is written in its place: a key that changes while a large value does not.
 #[test]
 fn a_value_that_is_not_in_the_log_stops_its_table_only() {
