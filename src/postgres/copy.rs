@@ -18,6 +18,12 @@ const LONG_COPY_BYTES: u64 = 1 << 20;
 /// A running COPY. Dropped before [`Event::Done`] or an error, it leaves the connection unusable.
 pub struct CopyOut<'a> {
     connection: &'a mut Connection,
+    copying: Copying,
+}
+
+/// What a running COPY is without its connection, for a caller that keeps the two itself. The connection must be the one that
+/// it was begun on, at each call.
+pub(super) struct Copying {
     binary: bool,
     columns: u16,
     payloads: Payloads,
@@ -43,33 +49,58 @@ pub enum Event {
 }
 
 impl<'a> CopyOut<'a> {
-    pub(super) fn new(connection: &'a mut Connection, binary: bool, columns: u16) -> Self {
-        Self { connection, binary, columns, payloads: Payloads::default(), received: 0, rows: None, failure: None }
+    pub(super) fn new(connection: &'a mut Connection, copying: Copying) -> Self {
+        Self { connection, copying }
     }
 
     /// Whether the format is binary.
     pub fn is_binary(&self) -> bool {
-        self.binary
+        self.copying.binary
     }
 
     /// Number of columns.
     pub fn columns(&self) -> u16 {
-        self.columns
+        self.copying.columns
     }
 
     /// Permits one payload of up to `bytes`; afterwards the buffer shrinks back.
     pub fn allow(&mut self, bytes: usize) {
-        self.payloads.allow(bytes);
+        self.copying.allow(bytes);
     }
 
     /// Waits for bytes from the server and hands every complete payload in the buffer to `sink`, in order,
     /// without copying it. An error of `sink` comes back at once; its payload counts as handed over.
     pub async fn read<F: Into<Flow>>(&mut self, sink: &mut impl FnMut(&[u8]) -> Result<F>) -> Result<Event> {
+        self.copying.read(self.connection, sink).await
+    }
+}
+
+impl Copying {
+    pub(super) fn new(binary: bool, columns: u16) -> Self {
+        Self { binary, columns, payloads: Payloads::default(), received: 0, rows: None, failure: None }
+    }
+
+    /// As [`CopyOut::allow`].
+    pub(super) fn allow(&mut self, bytes: usize) {
+        self.payloads.allow(bytes);
+    }
+
+    /// Throws away the payload of `bytes` that was announced as [`Event::Large`], as it arrives.
+    pub(super) fn pass_over(&mut self, bytes: usize) {
+        self.payloads.pass_over(bytes);
+    }
+
+    /// As [`CopyOut::read`].
+    pub(super) async fn read<F: Into<Flow>>(
+        &mut self,
+        connection: &mut Connection,
+        sink: &mut impl FnMut(&[u8]) -> Result<F>,
+    ) -> Result<Event> {
         let mut handed = false;
         loop {
-            match self.payloads.hand_over(self.connection, sink, &mut handed)? {
+            match self.payloads.hand_over(connection, sink, &mut handed)? {
                 Stop::Control(header) => {
-                    if let Some(done) = self.control(header)? {
+                    if let Some(done) = self.control(connection, header)? {
                         return Ok(done);
                     }
                 }
@@ -78,10 +109,10 @@ impl<'a> CopyOut<'a> {
                 // Enough comes only after a payload.
                 Stop::Enough | Stop::Incomplete => {
                     // An error the server reported before it hung up is the better reason.
-                    let filled = self.connection.fill().await;
+                    let filled = connection.fill().await;
                     self.received += filled.map_err(|lost| self.failure.take().unwrap_or(lost))? as u64;
                     if self.received > LONG_COPY_BYTES {
-                        self.connection.gather(true);
+                        connection.gather(true);
                     }
                 }
             }
@@ -89,8 +120,7 @@ impl<'a> CopyOut<'a> {
     }
 
     /// Takes the control message at the front of the buffer; `Some` when the command has ended.
-    fn control(&mut self, header: Header) -> Result<Option<Event>> {
-        let connection = &mut *self.connection;
+    fn control(&mut self, connection: &mut Connection, header: Header) -> Result<Option<Event>> {
         let Some(body) = connection.take(header)? else { return Ok(None) };
         match header.tag {
             b'c' => {}

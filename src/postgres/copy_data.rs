@@ -38,12 +38,19 @@ pub(super) enum Stop {
 #[derive(Default)]
 pub(super) struct Payloads {
     allowed: usize,
+    /// Bytes of a message that nobody wants and that have not arrived yet.
+    unwanted: usize,
 }
 
 impl Payloads {
     /// Permits one payload of up to `bytes`; afterwards the buffer shrinks back.
     pub(super) fn allow(&mut self, bytes: usize) {
         self.allowed = bytes;
+    }
+
+    /// Throws away the payload of `bytes` that was announced as [`Stop::Large`], as it arrives.
+    pub(super) fn pass_over(&mut self, bytes: usize) {
+        self.unwanted = bytes + HEADER_BYTES;
     }
 
     /// Hands every complete payload in the buffer to `sink`; `handed` says whether there was one. An error of `sink` comes
@@ -54,6 +61,14 @@ impl Payloads {
         sink: &mut impl FnMut(&[u8]) -> Result<F>,
         handed: &mut bool,
     ) -> Result<Stop> {
+        if self.unwanted > 0 {
+            let arrived = self.unwanted.min(connection.buffer.unread().len());
+            connection.buffer.consume(arrived);
+            self.unwanted -= arrived;
+        }
+        if self.unwanted > 0 {
+            return Ok(Stop::Incomplete);
+        }
         let unread = connection.buffer.unread();
         let (mut at, mut shrink) = (0, false);
         let result = loop {

@@ -5,7 +5,7 @@
 //! It knows no types and no tables.
 
 use super::connect::{ConnectOptions, Host, TlsOptions, within};
-use super::copy::CopyOut;
+use super::copy::{CopyOut, Copying};
 use super::duplex::{Duplex, Writer};
 use super::frame::{self, BUFFER_BYTES, Body, Buffer, HEADER_BYTES, Header, Report, garbage};
 use super::startup::{self, Hold, unexpected};
@@ -109,6 +109,12 @@ impl Connection {
 
     /// Starts `COPY … TO STDOUT`. Statements before it in `sql` are run; their rows are ignored.
     pub async fn copy_out(&mut self, sql: &str) -> Result<CopyOut<'_>> {
+        let copying = self.begin_copy(sql).await?;
+        Ok(CopyOut::new(self, copying))
+    }
+
+    /// The same, for a caller that keeps the connection itself.
+    pub(super) async fn begin_copy(&mut self, sql: &str) -> Result<Copying> {
         self.query(sql).await?;
         let mut failure = None;
         loop {
@@ -119,7 +125,7 @@ impl Connection {
                         Ok(found) => found,
                         Err(error) => return Err(self.broken(error)),
                     };
-                    return Ok(CopyOut::new(self, format == 1, columns));
+                    return Ok(Copying::new(format == 1, columns));
                 }
                 (b'T' | b'D' | b'C' | b'I', _) => {}
                 (b'Z', _) => return Err(self.ready(failure).err().unwrap_or_else(|| Error::bug("the statement is no COPY … TO STDOUT"))),
