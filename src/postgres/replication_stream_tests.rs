@@ -77,7 +77,8 @@ async fn transactions_arrive_whole_by_every_way() {
         };
         let (last, ()) = tokio::join!(messages(&mut stream, is_commit), insert);
         let last = last.unwrap();
-        assert_eq!(tags(&last), "BDC");
+        // A publication that another test creates meanwhile has the table described again.
+        assert_eq!(tags(&last).replace('R', ""), "BDC");
         stream.acknowledger().flushed(end_of(last.last().unwrap()));
         stream.finish(Duration::from_secs(20)).await.unwrap().close().await;
     }
@@ -338,7 +339,7 @@ async fn an_error_of_the_sink_comes_back_and_reading_goes_on() {
         stream.read(&mut sink).await.unwrap();
     }
     assert_eq!(one, b"R");
-    assert_eq!(tags(&messages(&mut stream, is_commit).await.unwrap()), "IC");
+    assert_eq!(tags(&messages(&mut stream, is_commit).await.unwrap()).replace('R', ""), "IC");
     drop(stream);
     connect(&server).await.drop_slot("sunk", Duration::from_secs(5)).await.unwrap();
 }
