@@ -1,7 +1,7 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
 //! Connecting: `transport` (sockets), [`tunnel`] (SSH), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `duplex`
-//! and `frame` (bytes and messages), [`wire`] (queries), `copy_data` and [`copy`]; [`replication`] and [`replication_stream`], with `gathering` and [`replication_status`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
+//! and `frame` (bytes and messages), [`wire`] (queries), `copy_data` and [`copy`]; [`replication`] and [`replication_stream`], with `gathering` and [`replication_status`]; [`slot_poll`] with `slot_peek`. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
 mod catalog_assembly;
@@ -24,6 +24,8 @@ pub mod replication;
 pub mod replication_status;
 pub mod replication_stream;
 pub mod scope;
+mod slot_peek;
+pub mod slot_poll;
 mod sqlstate;
 pub(crate) mod startup;
 #[cfg(test)]

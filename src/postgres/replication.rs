@@ -300,6 +300,9 @@ pub(super) fn explain(error: Error) -> Error {
         Some("55000") if text.contains("wal_level") => "set wal_level = logical on the server and restart it",
         Some("53400") if text.contains("slots") => "drop slots that nobody needs, or raise max_replication_slots on the server",
         Some("53300") if text.contains("max_wal_senders") => "raise max_wal_senders on the server, or stop other readers of its log",
+        Some("0A000") if text.contains("recovery") => {
+            "give the address of the primary as host: a standby can be read from PostgreSQL 16 on"
+        }
         Some("55006") => "another session reads the slot, perhaps a run that has not ended: pg_replication_slots shows its process",
         Some("42601" | "08P01") if text.contains("syntax error") || text.contains("replication") => {
             "replication needs a direct connection to the server: a pooler between must know replication (PgBouncer 1.23 and later)"

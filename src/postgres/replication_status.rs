@@ -22,7 +22,8 @@ const GAP: Duration = Duration::from_millis(20);
 /// From 1970 to 2000, where PostgreSQL's clock begins.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
-/// Tells the server how far we are. Clones speak for the same stream, and may outlive it.
+/// Tells the server how far we are. Clones speak for the same stream, and may outlive it. The server of a slot that is polled
+/// ([`super::slot_poll`]) is told before the next poll and at the end, and no sooner.
 #[derive(Clone)]
 pub struct Acknowledger(Arc<Progress>);
 
@@ -98,6 +99,11 @@ impl Progress {
     /// The reader is handed what ends at `position`.
     pub(super) fn reach(&self, position: Lsn) {
         self.written.fetch_max(position.0, Ordering::Relaxed);
+    }
+
+    /// What was acknowledged; zero if nothing was beyond what the slot had confirmed at the start.
+    pub(super) fn acknowledged(&self) -> Lsn {
+        self.lock().flushed
     }
 
     /// Bytes have arrived.
