@@ -1,12 +1,13 @@
 //! Everything that knows PostgreSQL: connecting, its catalog, its wire format.
 //!
 //! Connecting: `transport` (sockets), [`tunnel`] (SSH), `tls` and `certificate`, `startup` (login), [`connect`] for both clients, `pooler`, [`replica`]. Our own client: `duplex`
-//! and `frame` (bytes and messages), [`wire`] (queries), `copy_data` and [`copy`]; [`replication`] and [`replication_stream`], with `gathering` and [`replication_status`]; [`slot_poll`] with `slot_peek`. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
+//! and `frame` (bytes and messages), [`wire`] (queries), `copy_data` and [`copy`]; [`replication`] and [`replication_stream`], with `gathering` and [`replication_status`]; [`slot_poll`] with `slot_peek`, and either of them as [`changes`]. Meaning: [`catalog`], [`decode`]. Reading: [`exported`].
 
 pub mod catalog;
 mod catalog_assembly;
 mod catalog_query;
 mod certificate;
+pub mod changes;
 pub mod connect;
 pub mod copy;
 mod copy_data;
