@@ -10,9 +10,11 @@ use super::seconds::Seconds;
 use super::shape::{Findings, is_empty};
 use super::ssh::SshConfig;
 use crate::error::{Error, Result};
+use crate::postgres::changes::Way;
 use crate::postgres::connect::{ConnectOptions, Host, SslMode};
 use crate::postgres::replica::Replicas;
 use crate::postgres::scope::Scope;
+use crate::postgres::slot_poll::Rhythm;
 use crate::sync::capture;
 use crate::sync::pace::Pace;
 use crate::types::Wire;
@@ -20,9 +22,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 use writers::Secret;
 
+/// Between two polls, unless the file says otherwise.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Changes of a poll, unless the file says otherwise.
+const POLL_ROWS: u32 = 100_000;
 /// Between two commits of changes, unless the file says otherwise.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -200,6 +207,17 @@ pub struct Ssl {
     pub client_key: Option<Secret>,
 }
 
+/// How a slot is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureMode {
+    /// In a replication connection. The default.
+    #[default]
+    Stream,
+    /// By SQL functions, where a pooler or a host does not let replication connections through. The server decodes from the slot's position for each poll.
+    Poll,
+}
+
 /// What a TRUNCATE of a followed table does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -217,8 +235,8 @@ pub enum OnTruncate {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "capture", "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag",
-    "poll_interval_ms", "poll_rows", "max_changes", "idle_timeout_s"
+    "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag",
+    "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
     /// Logical replication slot.
@@ -232,6 +250,12 @@ pub struct UpdateMethod {
     /// Ours: with `--follow`, the time between two empty messages that are written into the log (`pg_logical_emit_message`), for hosts where a log that
     /// stands still is a trouble. Default 0: none. A slot of an idle database in a busy server moves without.
     pub heartbeat_s: Option<Seconds>,
+    /// Ours: how the slot is read.
+    pub capture: CaptureMode,
+    /// Ours: with `capture` poll, the time in milliseconds between two polls, once there is nothing left to read. Default 1000.
+    pub poll_interval_ms: Option<u64>,
+    /// Ours: with `capture` poll, how many changes to ask for at once; the transaction in which that many are reached comes whole. Default 100000.
+    pub poll_rows: Option<NonZeroU32>,
     /// Ours: what a TRUNCATE of a followed table does.
     pub on_truncate: OnTruncate,
     /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
@@ -242,6 +266,21 @@ pub struct UpdateMethod {
     #[serde(rename = "type")]
     #[schemars(extend("x-no-effect" = "the presence of `replication_slot` decides"))]
     kind: Option<Value>,
+}
+
+impl UpdateMethod {
+    fn way(&self) -> Result<Way> {
+        let polls = self.capture == CaptureMode::Poll;
+        for (key, given) in [("poll_interval_ms", self.poll_interval_ms.is_some()), ("poll_rows", self.poll_rows.is_some())] {
+            if given && !polls {
+                return Err(Error::config(format!("`update_method.{key}`: has no effect without \"capture\": \"poll\""))
+                    .hint("remove it, or set capture"));
+            }
+        }
+        let interval = self.poll_interval_ms.map_or(POLL_INTERVAL, Duration::from_millis);
+        let rows = self.poll_rows.map_or(POLL_ROWS, NonZeroU32::get);
+        Ok(if polls { Way::Poll(Rhythm { interval, rows }) } else { Way::Stream })
+    }
 }
 
 impl Source {
@@ -290,7 +329,14 @@ impl Source {
         let own = || Some(slot.clone()).filter(|_| method.create_if_missing);
         let publication = given(&method.publication).or_else(own).ok_or_else(|| missing("publication", "publication"))?;
         let heartbeat = method.heartbeat_s.map_or(Duration::ZERO, |Seconds(time)| time);
-        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing, heartbeat, on_truncate: method.on_truncate }))
+        Ok(Some(capture::Terms {
+            slot,
+            publication,
+            create_if_missing: method.create_if_missing,
+            heartbeat,
+            on_truncate: method.on_truncate,
+            way: method.way()?,
+        }))
     }
 
     /// Everything that a session needs. Reads certificate files; does not connect.

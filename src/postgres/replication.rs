@@ -305,7 +305,7 @@ pub(super) fn explain(error: Error) -> Error {
         }
         Some("55006") => "another session reads the slot, perhaps a run that has not ended: pg_replication_slots shows its process",
         Some("42601" | "08P01") if text.contains("syntax error") || text.contains("replication") => {
-            "replication needs a direct connection to the server: a pooler between must know replication (PgBouncer 1.23 and later)"
+            "replication needs a direct connection to the server: a pooler between must know replication (PgBouncer 1.23 and later). Without, set \"capture\": \"poll\" in update_method: the slot is then read by SQL"
         }
         _ => return error,
     };

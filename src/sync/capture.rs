@@ -19,12 +19,13 @@ use super::capture_watch::watch;
 use super::keeper::Keeper;
 use crate::config::source::OnTruncate;
 use crate::error::{Error, Kind, Result};
+use crate::postgres::changes::{Changes, Way};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::copy::Flow;
 use crate::postgres::exported;
 use crate::postgres::lsn::Lsn;
-use crate::postgres::replication::{Protocol, Replication, StartOptions, Streaming};
-use crate::postgres::replication_stream::{Event, Received, ReplicationStream};
+use crate::postgres::replication::{Protocol, StartOptions, Streaming};
+use crate::postgres::replication_stream::{Event, Received};
 use crate::shutdown::Stop;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ const ASK_IDLE: Duration = Duration::from_secs(10);
 const HURRY: Duration = Duration::from_secs(1);
 /// Silence after which the server counts as gone; it may be busy with a large transaction of other tables.
 const SILENCE: Duration = Duration::from_secs(600);
+/// Between two words to the server of how far we are, at most.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the server may take to end the stream.
 const END: Duration = Duration::from_secs(60);
 /// How long a transaction that is being read may still take when a stop is asked for.
@@ -60,6 +63,8 @@ pub struct Terms {
     pub create_if_missing: bool,
     /// Between two signs of life that a run without end writes into the log; zero means none.
     pub heartbeat: Duration,
+    /// How the slot is read.
+    pub way: Way,
     /// What a TRUNCATE does.
     pub on_truncate: OnTruncate,
 }
@@ -145,9 +150,8 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
     // What was acknowledged reaches the server, whatever became of the rest.
     let ended = stream.finish(END).await;
     let outcome = outcome?;
-    match ended {
-        Ok(session) => session.close().await,
-        Err(error) => tracing::warn!("{error}; the next run tells the server again how far it may forget"),
+    if let Err(error) = ended {
+        tracing::warn!("{error}; the next run tells the server again how far it may forget");
     }
     Ok(outcome)
 }
@@ -163,21 +167,19 @@ async fn end_of_log(options: &ConnectOptions) -> Result<Lsn> {
 }
 
 /// Begins to stream. The server may not have noticed yet that the session before this one has ended.
-async fn start(ground: &Ground, from: Lsn) -> Result<ReplicationStream> {
+async fn start(ground: &Ground, from: Lsn) -> Result<Changes> {
     let begun = Instant::now();
     loop {
-        let mut replication = Replication::connect(&ground.options).await?;
-        let status_interval = replication.status_interval().await?;
         let options = StartOptions {
             slot: ground.terms.slot.clone(),
             from,
             publications: vec![ground.terms.publication.clone()],
             // Values as text: what every type has, and what a column reads that has been another type's meanwhile.
             protocol: Protocol { version: 1, binary: false, streaming: Streaming::Off, two_phase: false, messages: false },
-            status_interval,
+            status_interval: STATUS_INTERVAL,
             timeout: SILENCE,
         };
-        match replication.start(&options).await {
+        match ground.terms.way.open(&ground.options, &options).await {
             Err(error) if error.code() == Some("55006") && begun.elapsed() < IN_USE => {
                 tracing::debug!("{error}");
                 tokio::time::sleep(Duration::from_millis(300)).await;
@@ -190,7 +192,7 @@ async fn start(ground: &Ground, from: Lsn) -> Result<ReplicationStream> {
 /// Reads up to `target`, or until told.
 async fn read<T: Table>(
     reader: &mut Reader<T>,
-    stream: &mut ReplicationStream,
+    stream: &mut Changes,
     target: Option<Lsn>,
     ground: &Ground,
     course: &Course,

@@ -12,8 +12,8 @@ use crate::capture::rows::Origin;
 use crate::capture::slot_judgement::{OnSlotLag, Verdict, Wanted, verdict};
 use crate::capture::{publication_check, publication_rights, server, slot, table};
 use crate::error::{Error, Result};
+use crate::postgres::changes::Way;
 use crate::postgres::connect::{self, ConnectOptions, Session};
-use crate::postgres::replication::{Replication, SlotOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use writers::Table;
@@ -36,10 +36,8 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
     let creates = take_slot(&session, terms, options, known.filter(|_| !slot_is_there)).await?;
     session.close().await;
     if creates {
-        let mut replication = Replication::connect(options).await?;
-        let created = replication.create_slot(&SlotOptions { name: terms.slot.clone(), ..SlotOptions::default() }).await?;
-        replication.close().await;
-        tracing::info!("created the replication slot {} at {}", terms.slot, created.consistent_point);
+        let position = terms.way.create_slot(options, &terms.slot).await?;
+        tracing::info!("created the replication slot {} at {position}", terms.slot);
     }
     Ok(())
 }
@@ -94,7 +92,7 @@ async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, s
         two_phase: false,
         saved,
         create_if_missing: terms.create_if_missing,
-        wal_sender: true,
+        wal_sender: terms.way == Way::Stream,
         max_slot_lag_bytes: None,
         on_slot_lag: OnSlotLag::Warn,
     };

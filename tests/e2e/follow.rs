@@ -37,7 +37,7 @@ fn lsn(state: &Value, stream: &str) -> String {
 }
 
 /// Waits until a stream has been followed to where the log ends now.
-fn caught_up(job: &Job, database: &Database, stream: &str) {
+pub fn caught_up(job: &Job, database: &Database, stream: &str) {
     let end = database.sql("SELECT pg_current_wal_insert_lsn()").trim().to_owned();
     until(&format!("{stream} at {end}"), || {
         let reached = if job.path("state.json").exists() { lsn(&job.read("state.json"), stream) } else { String::new() };

@@ -1,10 +1,12 @@
 //! Through a real pgBouncer: exact, and the server connections go back as they came.
 
+use crate::capture;
 use crate::consistency::{assert_one_instant, bank, transfers};
+use crate::follow::caught_up;
 use crate::support::lakeward::{Job, exit};
 use crate::support::pooler::Pooler;
 use crate::support::postgres::{Database, Server};
-use crate::support::readback::assert_same;
+use crate::support::readback::{assert_same, assert_same_iceberg};
 use serde_json::json;
 use std::process::Stdio;
 
@@ -97,4 +99,44 @@ fn session_mode_and_statement_mode() {
     for arguments in [&["check", "--config", "source.json"][..], &Job::SYNC] {
         through.run(arguments).failed(exit::SOURCE, &["single statements", "pool_mode = transaction"]);
     }
+}
+
+/// `capture` poll: changes are read by SQL, with `poll_interval_ms` and `poll_rows`; a replication connection does not come through.
+#[test]
+fn changes_come_through_a_pooler() {
+    let database = Server::shared().database("pooledlog");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i");
+    let Some(pooler) = Pooler::start(&database, "transaction", POOL) else { return };
+    let job = capture::job(&database, "pooledlog", Some(json!({})));
+    job.edit("source.json", |source| {
+        source["host"] = json!("127.0.0.1");
+        source["port"] = json!(pooler.port);
+    });
+    let streamed = job.sync();
+    assert_ne!(streamed.code, Some(0), "{}", streamed.stderr);
+    assert!(streamed.stderr.contains("\"capture\": \"poll\""), "{}", streamed.stderr);
+    job.edit("source.json", |source| source["update_method"]["poll_rows"] = json!(7));
+    job.sync().failed(exit::CONFIG, &["poll_rows", "capture"]);
+    job.edit("source.json", |source| {
+        source["update_method"]["capture"] = json!("poll");
+        source["update_method"]["poll_interval_ms"] = json!(50);
+    });
+    job.sync().succeeded();
+    let mut other = database.session();
+    for round in 0..3 {
+        other.sql("BEGIN; INSERT INTO t VALUES (-1, 'open')");
+        database.sql(&format!(
+            "UPDATE t SET v = v || '{round}' WHERE id % 3 = {round}; DELETE FROM t WHERE id = 50 + {round}; INSERT INTO t SELECT 1000 * {round} + i, 'n' FROM generate_series(1, 40) i WHERE {round} > 0;
+             UPDATE t SET id = -5 - {round} WHERE id = 60 + {round}"
+        ));
+        job.resume().succeeded();
+        assert_same_iceberg(&job, &database, "public.t");
+        other.sql("ROLLBACK");
+    }
+    let follow = job.start(&[&Job::RESUME[..], &["--follow", "--commit-interval", "300ms"]].concat());
+    database.sql("INSERT INTO t VALUES (7777, 'followed')");
+    caught_up(&job, &database, "public.t");
+    follow.signal("TERM");
+    follow.finish().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
 }
