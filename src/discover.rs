@@ -148,7 +148,7 @@ fn stream(table: &TableInfo, destination_database: String, destination_table: St
         supported_sync_modes: sync_modes(table, &cursors, options).map(|mode| mode.name().to_owned()).collect(),
         source_defined_primary_key: table.primary_key.clone(),
         available_cursor_fields: cursors,
-        sync_mode: SyncMode::FullRefresh.name().to_owned(),
+        sync_mode: if has_changes(table, options) { SyncMode::Cdc } else { SyncMode::FullRefresh }.name().to_owned(),
         destination_database,
         destination_table,
         default_stream_properties: Some(DefaultStreamProperties { normalization: true, append_mode: false }),
@@ -173,10 +173,14 @@ fn property(column: &ColumnInfo) -> Result<(String, Value)> {
     Ok((column.name.clone(), value))
 }
 
+/// Whether a table's changes can be followed, in a source that is meant for it. Views, materialized views and foreign tables have none in the WAL.
+fn has_changes(table: &TableInfo, options: &DiscoverOptions) -> bool {
+    options.cdc_configured && matches!(table.kind, RelationKind::Table | RelationKind::Partitioned)
+}
+
 fn sync_modes(table: &TableInfo, cursors: &[String], options: &DiscoverOptions) -> impl Iterator<Item = SyncMode> {
     let by_cursor = !cursors.is_empty();
-    // Views, materialized views and foreign tables have no changes in the WAL.
-    let by_wal = options.cdc_configured && matches!(table.kind, RelationKind::Table | RelationKind::Partitioned);
+    let by_wal = has_changes(table, options);
     SyncMode::ALL.into_iter().filter(move |mode| match mode {
         SyncMode::FullRefresh => true,
         SyncMode::Incremental => by_cursor,

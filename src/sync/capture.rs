@@ -150,6 +150,9 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
     // What was acknowledged reaches the server, whatever became of the rest.
     let ended = stream.finish(END).await;
     let outcome = outcome?;
+    if outcome == Ended::Complete {
+        reader.done();
+    }
     if let Err(error) = ended {
         tracing::warn!("{error}; the next run tells the server again how far it may forget");
     }

@@ -165,6 +165,13 @@ impl<T: Table> Reader<T> {
         self.followers.iter().all(Follower::has_failed)
     }
 
+    /// Every stream that has not failed has what was wanted.
+    pub fn done(&self) {
+        for meter in self.followers.iter().filter(|follower| !follower.has_failed()).map(|follower| &follower.stream.meter) {
+            meter.committed(meter.stats());
+        }
+    }
+
     /// Whether something has to be asked before the next commit.
     pub fn has_questions(&self) -> bool {
         !self.questions.is_empty() || !self.strangers.is_empty()

@@ -73,7 +73,8 @@ pub async fn prepare<T: Table>(streams: &[Arc<StreamRun<T>>], ground: Ground<'_>
         meter.chunks_kept.store(work.kept.len() as u64, Relaxed);
         meter.chunks_done.store(work.kept.len() as u64, Relaxed);
         meter.chunks_planned.store((work.kept.len() + work.chunks.len()) as u64, Relaxed);
-        if work.done.is_some() || !work.kept.is_empty() {
+        let follows = stream.plan.capture.is_some() && work.done.is_some();
+        if !follows && (work.done.is_some() || !work.kept.is_empty()) {
             tracing::info!(
                 "{}: {} parts of an earlier run still hold, {} chunks to read",
                 stream.plan.id,
