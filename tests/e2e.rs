@@ -10,6 +10,8 @@ mod support;
 
 #[path = "e2e/capture.rs"]
 mod capture;
+#[path = "e2e/capture_chaos.rs"]
+mod capture_chaos;
 #[path = "e2e/capture_json.rs"]
 mod capture_json;
 #[path = "e2e/commands.rs"]

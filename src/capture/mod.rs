@@ -8,6 +8,7 @@
 pub mod finding;
 pub mod json;
 mod message;
+pub mod partitions;
 pub mod pgoutput;
 pub mod publication;
 pub mod publication_check;

@@ -231,6 +231,17 @@ pub enum OnTruncate {
     Fail,
 }
 
+/// What becomes of the rows of a partition that is detached or dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDetach {
+    /// They stay, and the run says so: a partition that is dropped because it is old is history. The default.
+    #[default]
+    Keep,
+    /// The table is copied again.
+    Reload,
+}
+
 /// Change data capture.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -258,6 +269,8 @@ pub struct UpdateMethod {
     pub poll_rows: Option<NonZeroU32>,
     /// Ours: what a TRUNCATE of a followed table does.
     pub on_truncate: OnTruncate,
+    /// Ours: what becomes of the rows of a partition that is detached or dropped, of which the log says nothing.
+    pub on_detach: OnDetach,
     /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
     pub initial_wait_time: Option<u64>,
     /// `initial_wait_time` as OLake's documentation spells it.
@@ -335,6 +348,7 @@ impl Source {
             create_if_missing: method.create_if_missing,
             heartbeat,
             on_truncate: method.on_truncate,
+            on_detach: method.on_detach,
             way: method.way()?,
         }))
     }

@@ -4,7 +4,7 @@ use super::progress::Moment;
 use crate::postgres::lsn::Lsn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The progress of one stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +23,9 @@ pub struct Captured {
     /// has been renamed. Absent where an older release has written it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<i16, KnownColumn>,
+    /// Its partitions that have rows, by OID, as far as the stream has been followed; none of a table without.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub partitions: BTreeSet<u32>,
     /// Whether the table is to be loaded again before it is followed further.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reload: bool,

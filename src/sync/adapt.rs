@@ -97,6 +97,7 @@ mod tests {
             lsn: crate::postgres::lsn::Lsn::default(),
             written: None,
             columns: Captured::columns_of(&names(&[(1, "a"), (2, "b"), (3, "c")])),
+            partitions: std::collections::BTreeSet::new(),
             reload: false,
             seen: None,
         };

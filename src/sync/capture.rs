@@ -17,7 +17,7 @@ use super::capture_reader::Reader;
 use super::capture_settle::safe;
 use super::capture_watch::watch;
 use super::keeper::Keeper;
-use crate::config::source::OnTruncate;
+use crate::config::source::{OnDetach, OnTruncate};
 use crate::error::{Error, Kind, Result};
 use crate::postgres::changes::{Changes, Way};
 use crate::postgres::connect::{self, ConnectOptions};
@@ -41,6 +41,8 @@ const ASK: Duration = Duration::from_millis(50);
 const ASK_IDLE: Duration = Duration::from_secs(10);
 /// A server that asks for our position, while it shuts down again and again, gets one that is so old at most.
 const HURRY: Duration = Duration::from_secs(1);
+/// How often a run without end looks at the partitions of its tables.
+const LOOK: Duration = Duration::from_secs(30);
 /// Silence after which the server counts as gone; it may be busy with a large transaction of other tables.
 const SILENCE: Duration = Duration::from_secs(600);
 /// Between two words to the server of how far we are, at most.
@@ -65,6 +67,8 @@ pub struct Terms {
     pub heartbeat: Duration,
     /// How the slot is read.
     pub way: Way,
+    /// What a partition does that goes.
+    pub on_detach: OnDetach,
     /// What a TRUNCATE does.
     pub on_truncate: OnTruncate,
 }
@@ -205,6 +209,7 @@ async fn read<T: Table>(
     let has_arrived = |reached: Lsn| target.is_some_and(|target| reached >= target);
     let mut stopping = None;
     let mut hurried = false;
+    let mut looked = Instant::now();
     loop {
         let patience = match target {
             Some(_) => ASK,
@@ -265,6 +270,12 @@ async fn read<T: Table>(
             }
             if arrived || stopping.is_some() || reader.has_nobody() {
                 return Ok(Ended::Complete);
+            }
+            if target.is_none() && looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                if reader.has_unseen_partitions(&ground.options, ground.terms.on_detach).await? {
+                    return Ok(Ended::Reshaped);
+                }
             }
         } else if stopping.is_some_and(|since: Instant| since.elapsed() >= LAST) {
             tracing::info!("stopped within a transaction; it is read again by the next run");

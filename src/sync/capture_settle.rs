@@ -107,6 +107,7 @@ fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written,
     }
     if knows {
         captured.rename(&plan.numbers);
+        captured.partitions.clone_from(&plan.partitions);
     }
 }
 

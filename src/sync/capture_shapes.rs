@@ -7,8 +7,11 @@
 use super::StreamRun;
 use super::capture::Ended;
 use super::capture_reader::Reader;
+use super::unseen::told;
+use crate::capture::partitions;
 use crate::capture::pgoutput::Relation;
 use crate::capture::rows::Origin;
+use crate::config::source::OnDetach;
 use crate::error::{Error, Result, Retry};
 use crate::postgres::catalog::{self, ColumnInfo, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions, Session};
@@ -131,6 +134,24 @@ impl<T: Table> Reader<T> {
         }
         session.close().await;
         Ok(Ended::Complete)
+    }
+
+    /// Whether partitions have come or gone in a way that the log does not tell.
+    pub async fn has_unseen_partitions(&mut self, options: &ConnectOptions, on_detach: OnDetach) -> Result<bool> {
+        let parted = self.followers.iter().filter(|follower| !follower.has_failed() && !follower.captured.partitions.is_empty());
+        let parted: Vec<_> = parted.map(|follower| (follower.stream.info.oid, follower.captured.partitions.clone())).collect();
+        if parted.is_empty() {
+            return Ok(false);
+        }
+        let session = connect::session(options).await?;
+        for (table, known) in parted {
+            if told(&partitions::moves(&session, table, &known).await?, on_detach).is_some() {
+                session.close().await;
+                return Ok(true);
+            }
+        }
+        session.close().await;
+        Ok(false)
     }
 
     /// Relations that are partitions of a table that is followed.

@@ -34,6 +34,7 @@ mod run;
 pub mod schedule;
 pub mod settle;
 pub mod split;
+mod unseen;
 pub mod window;
 
 pub use run::Run;

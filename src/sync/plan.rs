@@ -22,7 +22,7 @@ use crate::types::{self, ColumnPlan, Wire};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use writers::{ColumnNote, Commit, SortKey, TableSpec};
 
@@ -55,6 +55,8 @@ pub struct StreamPlan {
     pub spec: TableSpec,
     /// The names of the table's columns by their numbers.
     pub numbers: BTreeMap<i16, String>,
+    /// Its partitions that have rows, by OID.
+    pub partitions: BTreeSet<u32>,
     /// Changes when staged chunks of another plan are of no use for this one.
     pub fingerprint: String,
     /// Things the user should know: columns left out.
@@ -208,6 +210,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
         id: id_of(table),
         key: key(&chosen, table)?,
         numbers: table.columns.iter().map(|column| (column.attnum, column.name.clone())).collect(),
+        partitions: table.leaves.iter().map(|leaf| leaf.oid).filter(|oid| *oid != table.oid).collect(),
         cursor,
         upserts,
         capture,

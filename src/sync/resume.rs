@@ -214,6 +214,7 @@ async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Ke
         lsn: Lsn::default(),
         written: None,
         columns: Captured::columns_of(&plan.numbers),
+        partitions: plan.partitions.clone(),
         reload: false,
         seen: None,
     };

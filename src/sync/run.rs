@@ -29,10 +29,10 @@ const BESIDE: Duration = Duration::from_secs(10);
 
 /// Everything a run needs, checked: from here on nothing is refused for its configuration.
 pub struct Run<D: Destination> {
-    options: ConnectOptions,
-    effort: Effort,
-    keeper: Arc<Keeper>,
-    streams: Vec<Arc<StreamRun<D::Table>>>,
+    pub(super) options: ConnectOptions,
+    pub(super) effort: Effort,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) streams: Vec<Arc<StreamRun<D::Table>>>,
     /// Streams that have failed and are not there any more.
     lost: Vec<Arc<Meter>>,
     /// Whether everything that does not come from the log is committed: an endless run reads it once.
@@ -149,7 +149,7 @@ impl<D: Destination> Run<D> {
 
     async fn attempt(&mut self) -> Result<Ended> {
         let Some(terms) = self.effort.capture.clone() else { return self.read_all().await };
-        self.forget_filled()?;
+        self.find_unseen(&terms).await?;
         Box::pin(capture_open::open(&self.options, &terms, &self.streams, &self.keeper)).await?;
         if !self.loaded {
             let endless = self.effort.endless.clone();
@@ -167,26 +167,6 @@ impl<D: Destination> Run<D> {
             None => Until::End,
         };
         self.follow(self.streams.clone(), &terms, Course { until, acknowledges: true }).outcome().await
-    }
-
-    /// A row that was there before a column came has the column's default, of which the log says nothing: such a table is loaded again.
-    fn forget_filled(&self) -> Result<()> {
-        for stream in self.streams.iter().filter(|stream| stream.plan.capture.as_ref().is_some_and(|capture| capture.applies)) {
-            let known = self.keeper.read(|state| match state.is_followed(&stream.plan.id) {
-                true => state.lakeward.captures.get(&stream.plan.id).map(|captured| captured.columns.clone()),
-                false => None,
-            });
-            let Some(known) = known.filter(|known| !known.is_empty()) else { continue };
-            let is_new = |column: &&catalog::ColumnInfo| column.filled && !known.contains_key(&column.attnum);
-            let Some(column) = stream.info.columns.iter().filter(is_new).find(|column| stream.plan.writes(&column.name)) else { continue };
-            tracing::warn!(
-                "{}: the column {} came with a value for the rows that were there, which the log does not have: the table is copied again",
-                stream.plan.id,
-                column.name
-            );
-            self.keeper.commit(|state| state.reload(&stream.info.namespace, &stream.info.name))?;
-        }
-        Ok(())
     }
 
     /// Told to stop while something is still to be loaded, or cannot be reached.

@@ -144,6 +144,7 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
             lsn: Lsn::default(),
             written: None,
             columns: Captured::columns_of(&plan.numbers),
+            partitions: plan.partitions.clone(),
             reload: false,
             seen: Some(seen),
         };

@@ -1,7 +1,6 @@
 //! Change data capture: tables are loaded once, then followed through a slot; what lands is what the database has.
 
 use super::types::{CUSTOM, EXACT, create};
-use crate::support::dice::Dice;
 use crate::support::lakeward::{Job, exit};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same_iceberg, duckdb};
@@ -325,59 +324,6 @@ fn a_value_that_is_not_in_the_log_stops_its_table_only() {
     assert_same_iceberg(&job, &database, "public.t");
 }
 
-/// A random workload, with runs that are killed at any moment; at the end the tables are the same.
-#[test]
-fn a_random_workload_with_kills_ends_in_the_same_table() {
-    let seed = Dice::seed();
-    let mut dice = Dice::new(seed);
-    let database = Server::shared().database("capchaos");
-    database.sql(
-        "CREATE TABLE a (id int PRIMARY KEY, v text, n numeric, at timestamptz DEFAULT now(), big text); ALTER TABLE a ALTER big SET STORAGE EXTERNAL; CREATE TABLE b (k1 int, k2 text, x jsonb, PRIMARY KEY (k1, k2));
-         ALTER TABLE b REPLICA IDENTITY FULL; INSERT INTO a SELECT i, 'v' || i, i, now(), repeat('x', i % 4 * 1000) FROM generate_series(1, 2000) i; INSERT INTO b SELECT i, 'k' || i % 5, jsonb_build_object('i', i) FROM generate_series(1, 500) i",
-    );
-    let job = job(&database, "capchaos", Some(json!({"delete_files": "position"})));
-    let mut first = true;
-    for round in 0..12 {
-        let mut session = database.session();
-        let sql: Vec<String> = (0..40).map(|_| transaction(&mut dice)).collect();
-        let writer = std::thread::spawn(move || sql.iter().for_each(|sql| drop(session.sql(sql))));
-        let running = job.start(if first { &Job::SYNC } else { &Job::RESUME });
-        std::thread::sleep(Duration::from_millis(dice.below(900) as u64));
-        let outcome = if round % 3 == 2 { running.finish() } else { running.kill() };
-        writer.join().expect("the workload");
-        // A run that is killed before it has a state begins anew, and so does the next.
-        first = first && !job.path("state.json").exists();
-        assert!(round % 3 != 2 || outcome.code == Some(0), "seed {seed}: {}", outcome.stderr);
-    }
-    job.run(if first { &Job::SYNC } else { &Job::RESUME }).succeeded();
-    for stream in ["public.a", "public.b"] {
-        assert_same_iceberg(&job, &database, stream);
-    }
-}
-
-fn transaction(dice: &mut Dice) -> String {
-    let mut sql = String::from("BEGIN;");
-    for _ in 0..=dice.below(6) {
-        let (id, other) = (dice.below(2500), dice.below(2500));
-        sql += &match dice.below(8) {
-            0 | 1 => format!("INSERT INTO a VALUES ({id}, 'n{other}', {other}.5) ON CONFLICT (id) DO UPDATE SET v = a.v || '+';"),
-            2 => format!("UPDATE a SET n = {other}, v = left(v, 50) || 'u' WHERE id % 50 = {};", id % 50),
-            3 => format!("DELETE FROM a WHERE id = {id};"),
-            4 => format!(
-                "UPDATE a SET id = {other} + 5000, big = 'moved' WHERE id = {id} AND NOT EXISTS (SELECT FROM a WHERE id = {other} + 5000);"
-            ),
-            5 => format!("UPDATE b SET x = x || '{{\"u\": {other}}}' WHERE k1 = {};", id % 500),
-            6 => format!("INSERT INTO b VALUES ({id}, 'k{}', '{{}}') ON CONFLICT DO NOTHING;", other % 5),
-            _ => format!(
-                "SAVEPOINT s; DELETE FROM b WHERE k1 % 10 = {}; {};",
-                id % 10,
-                if dice.one_in(2) { "ROLLBACK TO s" } else { "RELEASE s" }
-            ),
-        };
-    }
-    sql + if dice.one_in(5) { "ROLLBACK" } else { "COMMIT" }
-}
-
 /// Deleted rows stay, marked, where the catalog has OLake's column for it and says nothing else.
 #[test]
 fn deleted_rows_stay_where_they_are_meant_to() {
@@ -430,6 +376,51 @@ fn changes_of_partitions_of_different_shapes() {
     database.sql("INSERT INTO p VALUES (1, 'a1', 'b1'), (11, 'a11', 'b11'), (2, 'a2', 'b2'), (12, 'a12', 'b12'); UPDATE p SET a = a || '+' WHERE id IN (1, 11); DELETE FROM p WHERE id IN (2, 12); UPDATE p SET id = 15 WHERE id = 1");
     job.resume().succeeded();
     assert_same_iceberg(&job, &database, "public.p");
+}
+
+/// Partitions that bring rows or take them away, of which the log says nothing; and those that are created as partitions, whose rows are all in the log.
+#[test]
+fn partitions_come_and_go() {
+    let database = Server::shared().database("capparts");
+    database.sql(
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10); INSERT INTO p VALUES (1, 'a');
+         CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (11, 'b')",
+    );
+    let job = job(&database, "capparts", Some(json!({})));
+    job.select(&["public.p"]);
+    job.sync().succeeded();
+    let check = |sql: &str, copied: bool| {
+        database.sql(sql);
+        let said = job.resume().succeeded().stderr;
+        assert_eq!(said.contains("copied again"), copied, "{sql}: {said}");
+        assert_same_iceberg(&job, &database, "public.p");
+    };
+    check("CREATE TABLE p_3 PARTITION OF p FOR VALUES FROM (20) TO (30); INSERT INTO p VALUES (21, 'c'), (2, 'd')", false);
+    check(
+        "BEGIN; CREATE TABLE p_4 PARTITION OF p FOR VALUES FROM (30) TO (40) PARTITION BY RANGE (id); CREATE TABLE p_41 PARTITION OF p_4 FOR VALUES FROM (30) TO (35); INSERT INTO p VALUES (31, 'e'); COMMIT; UPDATE p SET v = 'f' WHERE id = 31",
+        false,
+    );
+    check(
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (41, 'g'); ALTER TABLE p ATTACH PARTITION a FOR VALUES FROM (40) TO (50); INSERT INTO p VALUES (42, 'h')",
+        true,
+    );
+    check(
+        "BEGIN; CREATE TABLE b (LIKE p INCLUDING ALL); INSERT INTO b VALUES (51, 'i'); ALTER TABLE p ATTACH PARTITION b FOR VALUES FROM (50) TO (60); COMMIT; INSERT INTO p VALUES (52, 'j')",
+        true,
+    );
+    check(
+        "BEGIN; CREATE TABLE c (LIKE p INCLUDING ALL); ALTER TABLE p ATTACH PARTITION c FOR VALUES FROM (60) TO (70); COMMIT; INSERT INTO p VALUES (61, 'k')",
+        false,
+    );
+    // Rows of a partition that goes stay, unless they are not meant to.
+    database.sql("ALTER TABLE p DETACH PARTITION p_2; DROP TABLE p_3; INSERT INTO p VALUES (3, 'l')");
+    let said = job.resume().succeeded().stderr;
+    assert!(said.contains("2 partitions were detached or dropped"), "{said}");
+    let said = job.resume().succeeded().stderr;
+    assert!(!said.contains("detached"), "said once: {said}");
+    job.edit("source.json", |source| source["update_method"]["on_detach"] = json!("reload"));
+    check("ALTER TABLE p DETACH PARTITION b", true);
+    check("UPDATE p SET v = 'last'", false);
 }
 
 /// A slot that was moved before the first changes were read.

@@ -1,12 +1,12 @@
 //! Random choices that a seed repeats.
 
 /// SplitMix64: small, and good enough to find what nobody thought of.
-pub struct Dice(u64);
+pub struct Dice(u64, u64);
 
 impl Dice {
     /// The same seed gives the same choices.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(seed, seed)
     }
 
     /// `LAKEWARD_SEED`, or the clock.
@@ -16,6 +16,11 @@ impl Dice {
             now.as_secs() * 1000 + u64::from(now.subsec_millis())
         };
         std::env::var("LAKEWARD_SEED").map_or_else(|_| clock(), |seed| seed.parse().expect("LAKEWARD_SEED is a number"))
+    }
+
+    /// What it began with.
+    pub fn seeded(&self) -> u64 {
+        self.1
     }
 
     /// 64 random bits.

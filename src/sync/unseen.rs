@@ -1,0 +1,77 @@
+//! What became of followed tables without a word in the log: such a table is copied again, or stops.
+//!
+//! A column with a default has values in rows that nobody has changed; a partition that is attached brings rows, one that is detached takes
+//! them away. Where rows are replaced by key the table is copied again, in one commit; a change log would lose its history, so it stops.
+
+use super::StreamRun;
+use super::capture::Terms;
+use super::run::Run;
+use crate::capture::partitions::{self, Moves};
+use crate::config::source::OnDetach;
+use crate::error::{Error, Result};
+use crate::postgres::catalog::ColumnInfo;
+use crate::postgres::connect;
+use crate::state::captured::Captured;
+use writers::{Destination, Table};
+
+impl<D: Destination> Run<D> {
+    /// Looks for it, in all tables that are followed.
+    pub(super) async fn find_unseen(&self, terms: &Terms) -> Result<()> {
+        for stream in &self.streams {
+            let captured = self.keeper.read(|state| match state.is_followed(&stream.plan.id) {
+                true => state.lakeward.captures.get(&stream.plan.id).cloned(),
+                false => None,
+            });
+            let Some(captured) = captured.filter(|_| stream.meter.failure().is_none()) else { continue };
+            let applies = stream.plan.capture.as_ref().is_some_and(|capture| capture.applies);
+            let column = filled_column(stream, &captured).filter(|_| applies);
+            let what = match column {
+                Some(column) => {
+                    Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
+                }
+                None => self.partitions(stream, &captured, terms).await?,
+            };
+            let (Some(what), id) = (what, &stream.plan.id) else { continue };
+            if applies {
+                tracing::warn!("{id}: {what}: the table is copied again");
+                self.keeper.commit(|state| state.reload(&stream.info.namespace, &stream.info.name))?;
+            } else {
+                let error = Error::schema(format!("{id}: {what}"));
+                stream.meter.fail(error.hint("its change log can only begin anew: sync --reload"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What happened to the partitions of a table, where it matters.
+    async fn partitions(&self, stream: &StreamRun<D::Table>, captured: &Captured, terms: &Terms) -> Result<Option<String>> {
+        if captured.partitions.is_empty() || captured.partitions == stream.plan.partitions {
+            return Ok(None);
+        }
+        let session = connect::session(&self.options).await?;
+        let moves = partitions::moves(&session, stream.info.oid, &captured.partitions).await?;
+        session.close().await;
+        if moves.gone > 0 && terms.on_detach == OnDetach::Keep {
+            tracing::warn!(
+                "{}: {} partitions were detached or dropped; their rows stay (on_detach: reload copies the table again)",
+                stream.plan.id,
+                moves.gone
+            );
+        }
+        Ok(told(&moves, terms.on_detach))
+    }
+}
+
+/// What partitions have done that the log does not have.
+pub(super) fn told(moves: &Moves, on_detach: OnDetach) -> Option<String> {
+    if !moves.attached.is_empty() {
+        return Some(format!("the partition {} was attached with rows, which the log does not have", moves.attached.join(", ")));
+    }
+    (moves.gone > 0 && on_detach == OnDetach::Reload).then(|| format!("{} partitions were detached or dropped", moves.gone))
+}
+
+/// A column that is written, that has come since, and whose values the log does not tell.
+fn filled_column<'s, T: Table>(stream: &'s StreamRun<T>, captured: &Captured) -> Option<&'s ColumnInfo> {
+    let is_new = |column: &&ColumnInfo| column.filled && !captured.columns.is_empty() && !captured.columns.contains_key(&column.attnum);
+    stream.info.columns.iter().filter(is_new).find(|column| stream.plan.writes(&column.name))
+}
