@@ -9,7 +9,7 @@ use super::capture::Ended;
 use super::capture_reader::Reader;
 use super::unseen::told;
 use crate::capture::partitions;
-use crate::capture::pgoutput::Relation;
+use crate::capture::pgoutput::{Relation, RelationColumn};
 use crate::capture::rows::Origin;
 use crate::config::source::OnDetach;
 use crate::error::{Error, Result, Retry};
@@ -37,8 +37,17 @@ pub struct Trouble {
     pub missing: Vec<String>,
     /// Whether its columns are in an order that they do not have.
     pub disordered: bool,
+    /// Whether a column that was known is not among them.
+    pub lost: bool,
     /// What went wrong with its first change.
     pub failure: Option<Error>,
+}
+
+impl Trouble {
+    /// Whether values would go to the wrong column, or nowhere.
+    fn is_hopeless(&self) -> bool {
+        self.disordered || self.lost || (!self.strange.is_empty() && !self.missing.is_empty())
+    }
 }
 
 /// A relation as it is understood.
@@ -61,39 +70,66 @@ pub fn reading<T: Table>(relation: &Relation, stream: &StreamRun<T>, known: &BTr
 }
 
 fn read(relation: &Relation, table: &TableInfo, written: &HashSet<&str>, known: &BTreeMap<i16, KnownColumn>) -> Reading {
-    let number = |name: &str| table.columns.iter().find(|column| column.name == name).map(|column| column.attnum);
+    let own = relation.oid == table.oid;
+    let now = |number: i16| table.columns.iter().find(|column| column.attnum == number);
+    let number_now = |name: &str| table.columns.iter().find(|column| column.name == name).map(|column| column.attnum);
+    let number_then = |name: &str| known.iter().find(|(_, known)| !known.gone && known.name == name).map(|(number, _)| *number);
+    let by_older_names = |name: &str| number_then(name).or_else(|| number_now(name).filter(|number| !known.contains_key(number)));
+    // What is written, and was there when the stream was read last, is in every shape since then.
+    let lost = |numbers: &[Option<i16>]| {
+        table.columns.iter().any(|column| {
+            let is_known = known.get(&column.attnum).is_some_and(|known| !known.gone);
+            is_known && written.contains(&*column.name) && !numbers.contains(&Some(column.attnum))
+        })
+    };
     // A partition's columns may be in an order of their own; they always have the names of the table's.
-    let is_ordered = |numbers: &[Option<i16>]| relation.oid != table.oid || numbers.iter().flatten().is_sorted_by(|a, b| a < b);
-    let numbers: Vec<Option<i16>> = relation.columns.iter().map(|column| number(&column.name)).collect();
-    if numbers.iter().all(Option::is_some) && is_ordered(&numbers) {
-        let same = |column: &ColumnInfo, (oid, typmod): (u32, i32)| column.ty.oid == oid && column.ty.typmod == typmod;
-        let told = |name: &str| relation.columns.iter().find(|column| column.name == name).map(|column| (column.type_oid, column.typmod));
-        let retyped = table.columns.iter().any(|column| told(&column.name).is_some_and(|told| !same(column, told)));
+    let fits = |numbers: &[Option<i16>]| {
+        numbers.iter().all(Option::is_some) && (!own || numbers.iter().flatten().is_sorted_by(|a, b| a < b)) && !lost(numbers)
+    };
+    let numbers = |find: &dyn Fn(&str) -> Option<i16>| relation.columns.iter().map(|column| find(&column.name)).collect::<Vec<_>>();
+    let latest = numbers(&number_now);
+    if fits(&latest) {
+        let told = |number: i16| latest.iter().position(|found| *found == Some(number)).map(|at| &relation.columns[at]);
+        let is_other =
+            |column: &ColumnInfo| told(column.attnum).is_some_and(|told| (told.type_oid, told.typmod) != (column.ty.oid, column.ty.typmod));
+        let retyped = table.columns.iter().any(is_other);
         return Reading { shape: relation.clone(), doubt: retyped.then(Trouble::default) };
     }
+    let older = numbers(&by_older_names);
+    let by_place = own.then(|| by_place(relation.columns.len(), table, known)).flatten().filter(|numbers| {
+        // Names that mean something mean the same.
+        let agrees = |(at, column): (usize, &RelationColumn)| {
+            [number_then(&column.name), number_now(&column.name)].iter().flatten().any(|found| numbers[at] == Some(*found))
+        };
+        let is_named = |column: &RelationColumn| number_then(&column.name).or(number_now(&column.name)).is_some();
+        relation.columns.iter().enumerate().filter(|(_, column)| is_named(column)).all(agrees)
+    });
+    let found = if fits(&older) { older } else { by_place.unwrap_or(older) };
     let mut shape = relation.clone();
     let mut strange = Vec::new();
-    let mut numbers = Vec::new();
-    for column in &mut shape.columns {
-        let then = known.iter().find(|(_, known)| !known.gone && known.name == column.name).map(|(number, _)| *number);
-        let since = number(&column.name).filter(|number| !known.contains_key(number));
-        match (then, since) {
-            (Some(then), _) => {
-                let now = table.columns.iter().find(|now| now.attnum == then);
-                column.name = now.map(|now| now.name.clone()).unwrap_or_default();
-                numbers.push(Some(then));
-            }
-            (None, Some(since)) => numbers.push(Some(since)),
-            (None, None) => {
-                strange.push(std::mem::take(&mut column.name));
-                numbers.push(None);
-            }
+    for (column, number) in shape.columns.iter_mut().zip(&found) {
+        let name = number.and_then(now).map(|now| now.name.clone()).unwrap_or_default();
+        let then = std::mem::replace(&mut column.name, name);
+        if number.is_none() {
+            strange.push(then);
         }
     }
     let has = |name: &str| shape.columns.iter().any(|column| column.name == name);
     let missing = table.columns.iter().map(|column| column.name.clone()).filter(|name| written.contains(&**name) && !has(name)).collect();
-    let disordered = !is_ordered(&numbers);
-    Reading { shape, doubt: Some(Trouble { strange, missing, disordered, failure: None }) }
+    let disordered = own && !found.iter().flatten().is_sorted_by(|a, b| a < b);
+    Reading { shape, doubt: Some(Trouble { strange, missing, disordered, lost: lost(&found), failure: None }) }
+}
+
+/// The numbers of a shape's columns by their places: those that were known come first, then the new ones as they came. `None` where some have been
+/// dropped, which nobody knows when.
+fn by_place(columns: usize, table: &TableInfo, known: &BTreeMap<i16, KnownColumn>) -> Option<Vec<Option<i16>>> {
+    let before: Vec<i16> = known.iter().filter(|(_, known)| !known.gone).map(|(number, _)| *number).collect();
+    let since: Vec<i16> = table.columns.iter().map(|column| column.attnum).filter(|number| !known.contains_key(number)).collect();
+    let stays = before.iter().all(|number| table.columns.iter().any(|column| column.attnum == *number));
+    let last = known.keys().last().copied()?;
+    let without_gaps = since.iter().zip(last + 1..).all(|(number, expected)| *number == expected);
+    let numbers: Vec<Option<i16>> = before.iter().chain(&since).take(columns).map(|number| Some(*number)).collect();
+    (stays && without_gaps && columns >= before.len() && numbers.len() == columns).then_some(numbers)
 }
 
 /// Whether a table is as it was when it was planned, as far as the log can tell: the numbers, names and types of its columns.
@@ -128,7 +164,7 @@ impl<T: Table> Reader<T> {
             }
             if let Some(failure) = trouble.failure {
                 follower.fail(failure);
-            } else if trouble.disordered || (!trouble.strange.is_empty() && !trouble.missing.is_empty()) {
+            } else if trouble.is_hopeless() {
                 follower.fail(renamed(&id, &trouble));
             }
         }
@@ -178,7 +214,7 @@ impl<T: Table> Reader<T> {
 fn renamed(id: &str, trouble: &Trouble) -> Error {
     let what = match trouble.disordered {
         true => "its columns were in another order".to_owned(),
-        false => format!("it had the columns {} and not {}", trouble.strange.join(", "), trouble.missing.join(", ")),
+        false => format!("it had columns that are not known ({}), and not {}", trouble.strange.join(", "), trouble.missing.join(", ")),
     };
     Error::schema(format!("{id}: the log has changes from when {what}: renamed columns cannot be told from others"))
         .hint("load the table anew: clear-destination for this stream, then sync; between two renames, let a sync come to its end")

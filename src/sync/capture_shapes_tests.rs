@@ -32,7 +32,7 @@ fn names(then: &[&str], now: &[(i16, &str)], known: &[(i16, &str)]) -> (Vec<Stri
     let known = Captured::columns_of(&known.iter().map(|(number, name)| (*number, (*name).to_owned())).collect());
     let written = now.iter().map(|(_, name)| *name).collect();
     let Reading { shape, doubt } = read(&relation(then), &table(now), &written, &known);
-    let lost = doubt.is_some_and(|Trouble { strange, missing, disordered, .. }| disordered || (!strange.is_empty() && !missing.is_empty()));
+    let lost = doubt.is_some_and(|trouble| trouble.is_hopeless());
     (shape.columns.into_iter().map(|column| column.name).collect(), lost)
 }
 
@@ -59,13 +59,20 @@ fn columns_keep_their_numbers_under_other_names() {
     check(&["id", "a", "b", "n"], &[(1, "id"), (3, "b"), (4, "n")], &known, &["id", "", "b", "n"]);
     // One that came and went since.
     check(&["id", "a", "b", "short"], &known, &known, &["id", "a", "b", ""]);
+    // Renamed several times, while others came: where it stands tells which it is.
+    check(&["id", "between", "b"], &[(1, "id"), (2, "z"), (3, "b"), (4, "n")], &known, &["id", "z", "b"]);
+    check(&["id", "between", "b", "m"], &[(1, "id"), (2, "z"), (3, "b"), (4, "n"), (5, "o")], &known, &["id", "z", "b", "n"]);
+    check(&["id", "x", "b"], &[(1, "id"), (2, "z"), (3, "b"), (4, "x")], &known, &["id", "z", "b"]);
 }
 
 #[test]
 fn what_cannot_be_told_is_in_doubt() {
-    let known = [(1, "id"), (2, "a")];
-    // Renamed twice: nobody knows what it was called between.
+    let known = [(1, "id"), (2, "a"), (3, "b")];
+    // Renamed twice, and another one dropped, nobody knows when.
     assert!(names(&["id", "between"], &[(1, "id"), (2, "z")], &known).1);
+    assert!(names(&["id", "between", "b"], &[(1, "id"), (2, "z"), (3, "b"), (5, "n")], &known).1);
+    // A name at another place than it has.
+    assert!(names(&["id", "b", "a"], &[(1, "id"), (2, "z"), (3, "y")], &known).1);
     // An older state file knows no names.
     assert!(names(&["id", "a"], &[(1, "id"), (2, "z")], &[]).1);
     assert!(names(&["id", "a", "b"], &[(1, "id"), (2, "b"), (3, "a")], &[]).1);

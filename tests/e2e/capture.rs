@@ -476,10 +476,15 @@ fn changes_under_an_older_name_are_not_lost() {
     again();
     job.resume().succeeded();
     assert_same_iceberg(&job, &database, "public.t");
-    // Twice since the last run: what it was called between nobody knows.
+    // Twice since the last run: its place tells that it is the same.
     database.sql("ALTER TABLE t RENAME w TO between; UPDATE t SET between = 'd'; ALTER TABLE t RENAME between TO w2; UPDATE t SET n = 9");
     again();
-    job.resume().failed(exit::SCHEMA, &["public.t", "columns between and not w2", "clear-destination"]);
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+    // And another one was dropped, nobody knows when.
+    database.sql("ALTER TABLE t ADD m int; ALTER TABLE t RENAME w2 TO between; UPDATE t SET between = 'd'; ALTER TABLE t RENAME between TO w2; UPDATE t SET n = 9; ALTER TABLE t DROP m; ALTER TABLE t ADD o int");
+    again();
+    job.resume().failed(exit::SCHEMA, &["public.t", "between", "clear-destination"]);
     clear();
     job.resume().succeeded();
     assert_same_iceberg(&job, &database, "public.t");
