@@ -12,6 +12,8 @@ mod support;
 mod capture;
 #[path = "e2e/capture_json.rs"]
 mod capture_json;
+#[path = "e2e/capture_terms.rs"]
+mod capture_terms;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/consistency.rs"]

@@ -3,7 +3,7 @@
 //! [`pgoutput`] turns the bytes of one message into a `message` that borrows from them, with rows as `tuple`s; [`rows`] turns those into
 //! record batches, and [`json`] a row into one value of them. None of them does I/O.
 //! Before that, [`server`], [`slot`], [`table`] and [`publication`] ask the server what is there; `slot_judgement`, with
-//! `slot_refusals`, [`publication_check`] and [`publication_rights`] judge it, purely, as [`finding`]s that say what mends them.
+//! `slot_refusals`, [`publication_check`] and [`publication_rights`] judge it, purely, as [`finding`]s that say what mends them. [`slot_drop`] drops a slot.
 
 pub mod finding;
 pub mod json;
@@ -15,6 +15,7 @@ pub mod publication_rights;
 pub mod rows;
 pub mod server;
 pub mod slot;
+pub mod slot_drop;
 pub mod slot_judgement;
 mod slot_refusals;
 pub mod table;

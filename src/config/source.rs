@@ -9,6 +9,7 @@ use super::keywords::{self, Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
 use super::shape::{Findings, is_empty};
 use super::ssh::SshConfig;
+use crate::capture::slot_judgement::OnSlotLag;
 use crate::error::{Error, Result};
 use crate::postgres::connect::{ConnectOptions, Host, SslMode};
 use crate::postgres::replica::Replicas;
@@ -22,6 +23,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use writers::Secret;
+
+/// What `max_slot_lag_bytes` is by default: more than a job that runs now and then leaves, less than most disks have.
+const SLOT_LAG_BYTES: u64 = 50 << 30;
 
 /// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -201,7 +205,7 @@ pub struct Ssl {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "capture", "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag", "heartbeat_s",
+    "capture", "plugin", "sync_publication", "drop_on_clear", "heartbeat_s",
     "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
@@ -211,6 +215,10 @@ pub struct UpdateMethod {
     pub publication: Option<String>,
     /// Ours: create the slot, and the publication with the chosen tables, if they are missing. Default false: what is missing is an error.
     pub create_if_missing: bool,
+    /// Ours: bytes of log that the slot may hold back on the server. Judged when a run begins. Default 53687091200 (50 GiB); 0: any number.
+    pub max_slot_lag_bytes: Option<u64>,
+    /// Ours: what to do when it holds back more.
+    pub on_slot_lag: OnSlotLag,
     /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
     pub initial_wait_time: Option<u64>,
     /// `initial_wait_time` as OLake's documentation spells it.
@@ -260,7 +268,14 @@ impl Source {
         let slot = given(&method.replication_slot).ok_or_else(|| missing("replication_slot", "slot"))?;
         let own = || Some(slot.clone()).filter(|_| method.create_if_missing);
         let publication = given(&method.publication).or_else(own).ok_or_else(|| missing("publication", "publication"))?;
-        Ok(Some(capture::Terms { slot, publication, create_if_missing: method.create_if_missing }))
+        let max_slot_lag_bytes = method.max_slot_lag_bytes.unwrap_or(SLOT_LAG_BYTES);
+        Ok(Some(capture::Terms {
+            slot,
+            publication,
+            create_if_missing: method.create_if_missing,
+            max_slot_lag_bytes: Some(max_slot_lag_bytes).filter(|limit| *limit > 0),
+            on_slot_lag: method.on_slot_lag,
+        }))
     }
 
     /// Everything that a session needs. Reads certificate files; does not connect.
@@ -601,6 +616,19 @@ mod tests {
         refused(json!({"host": "h", "username": ""}), "`username`: found nothing");
         refused(json!({"hosts": ["a", " "], "username": "u"}), "`hosts[1]`: found an empty name");
         refused(json!({"host": "h", "username": "u", "exclude_tables": [""]}), "`exclude_tables[0]`");
+    }
+
+    #[test]
+    fn a_slot_may_hold_back_so_much_and_no_more() {
+        let terms = |more: Value| {
+            let mut method = json!({"replication_slot": "s", "publication": "p"});
+            method.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let terms = source(json!({"update_method": method})).capture().unwrap().unwrap();
+            (terms.max_slot_lag_bytes, terms.on_slot_lag)
+        };
+        assert_eq!(terms(json!({})), (Some(50 << 30), OnSlotLag::Warn));
+        assert_eq!(terms(json!({"max_slot_lag_bytes": 0, "on_slot_lag": "stop"})), (None, OnSlotLag::Stop));
+        assert_eq!(terms(json!({"max_slot_lag_bytes": 7, "on_slot_lag": "drop_slot"})), (Some(7), OnSlotLag::DropSlot));
     }
 
     #[test]

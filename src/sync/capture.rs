@@ -19,6 +19,7 @@ use super::settle::{Mark, Settlement, settle};
 use super::window::Follower;
 use crate::capture::pgoutput::{Message, Parser, Relation};
 use crate::capture::rows::Place;
+use crate::capture::slot_judgement::OnSlotLag;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::copy::Flow;
@@ -58,6 +59,10 @@ pub struct Terms {
     pub publication: String,
     /// Whether either is made if it is missing.
     pub create_if_missing: bool,
+    /// Bytes of log that the slot may hold back; `None` means any.
+    pub max_slot_lag_bytes: Option<u64>,
+    /// What to do when it holds back more.
+    pub on_slot_lag: OnSlotLag,
 }
 
 /// What a run of `follow` works with.

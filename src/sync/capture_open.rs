@@ -9,17 +9,17 @@ use super::keeper::Keeper;
 use crate::capture::finding::Weight;
 use crate::capture::publication::{self, ChosenTable};
 use crate::capture::rows::Origin;
-use crate::capture::slot_judgement::{OnSlotLag, Verdict, Wanted, verdict};
+use crate::capture::slot_drop::{self, IN_USE, LOOK};
+use crate::capture::slot_judgement::{OnSlotLag, Verdict, Wanted, lag, verdict};
 use crate::capture::{publication_check, publication_rights, server, slot, table};
 use crate::error::{Error, Result};
 use crate::postgres::connect::{self, ConnectOptions, Session};
+use crate::postgres::lsn::Lsn;
 use crate::postgres::replication::{Replication, SlotOptions};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use writers::Table;
 
-/// How long a slot that somebody reads is waited for: the server may not have noticed yet that a run was killed.
-const IN_USE: Duration = Duration::from_secs(15);
 /// Findings that are none here: partitions are known as well as their parents.
 const NO_MATTER: [&str; 2] = ["published_by_partition", "truncate_missing"];
 
@@ -86,7 +86,7 @@ async fn publish(session: &Session, terms: &Terms, tables: &[ChosenTable], slot_
 }
 
 /// Says whether the slot has to be made.
-async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, saved: Option<crate::postgres::lsn::Lsn>) -> Result<bool> {
+async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, saved: Option<Lsn>) -> Result<bool> {
     let wanted = Wanted {
         name: terms.slot.clone(),
         plugin: "pgoutput".to_owned(),
@@ -95,8 +95,8 @@ async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, s
         saved,
         create_if_missing: terms.create_if_missing,
         wal_sender: true,
-        max_slot_lag_bytes: None,
-        on_slot_lag: OnSlotLag::Warn,
+        max_slot_lag_bytes: terms.max_slot_lag_bytes,
+        on_slot_lag: terms.on_slot_lag,
     };
     let begun = Instant::now();
     loop {
@@ -107,10 +107,13 @@ async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, s
                 return Ok(true);
             }
             Ok(Verdict::Use { warnings, .. }) => warnings,
-            Ok(Verdict::Drop { because }) => return Err(because.into()),
+            Ok(Verdict::Drop { because }) => {
+                slot_drop::drop_slot(session, &terms.slot).await?;
+                return Err(because.into());
+            }
             Err(finding) if finding.code == "slot_in_use" && begun.elapsed() < IN_USE => {
                 tracing::debug!("{}", Error::from(finding));
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::time::sleep(LOOK).await;
                 continue;
             }
             Err(finding) => return Err(finding.into()),
@@ -119,3 +122,46 @@ async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, s
         return Ok(false);
     }
 }
+
+/// For a run that reads the slot itself and goes on doing so: whether the slot still holds back no more log than it may. With `drop_slot`, whoever
+/// is told the error ends the stream and calls [`drop_lagging`], because a slot that is read cannot be dropped. A slot that is gone is
+/// no matter here: its stream says so.
+///
+/// # Errors
+/// Code `slot_lag`, unless `on_slot_lag` is `warn`; a failing query.
+pub async fn check_lag(session: &Session, terms: &Terms) -> Result<()> {
+    let Some(found) = slot::find(session, &terms.slot).await? else { return Ok(()) };
+    let told = match terms.on_slot_lag {
+        OnSlotLag::Warn => OnSlotLag::Warn,
+        OnSlotLag::Stop | OnSlotLag::DropSlot => OnSlotLag::Stop,
+    };
+    match lag(&found, terms.max_slot_lag_bytes, told, None) {
+        Some(finding) if finding.weight == Weight::Stop => Err(finding.into()),
+        Some(finding) => {
+            tracing::warn!("{}", Error::from(finding));
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Drops the slot if it holds back too much and `on_slot_lag` is `drop_slot`; waits until nobody reads it.
+///
+/// # Errors
+/// Code `slot_lag` once it is dropped; what [`slot_drop::drop_slot`] gives.
+pub async fn drop_lagging(options: &ConnectOptions, terms: &Terms) -> Result<()> {
+    if terms.on_slot_lag != OnSlotLag::DropSlot {
+        return Ok(());
+    }
+    let session = connect::session(options).await?;
+    session.leave_transaction().await?;
+    let found = slot_drop::idle(&session, &terms.slot).await?;
+    let Some(finding) = found.and_then(|slot| lag(&slot, terms.max_slot_lag_bytes, terms.on_slot_lag, None)) else { return Ok(()) };
+    slot_drop::drop_slot(&session, &terms.slot).await?;
+    session.close().await;
+    Err(finding.into())
+}
+
+#[cfg(test)]
+#[path = "capture_open_tests.rs"]
+mod tests;
