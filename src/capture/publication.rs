@@ -1,7 +1,6 @@
-//! A publication: what the server says of it, and the SQL that makes it fit.
+//! A publication: what the server says of it, and the SQL that creates it.
 //!
-//! Promises: two or three queries for PostgreSQL 10 to 18, which any user may ask; the SQL only adds, and what others have published
-//! stays as it is. Does not judge; `publication_check` does.
+//! Promises: two or three queries for PostgreSQL 10 to 18, which any user may ask. Does not judge; `publication_check` does.
 //!
 //! A publication, and a table in it, has to be there before the changes are made: the server decodes each change with the catalog of
 //! its time. On changes from before a publication was created a stream fails for good up to 17 ("publication does not exist"); 18
@@ -177,7 +176,7 @@ impl ChosenTable {
     }
 
     /// As ADD TABLE names it: those that inherit from an ordinary table are streams of their own.
-    fn sql(&self) -> String {
+    pub(super) fn sql(&self) -> String {
         let relation = &self.table.relation;
         let only = if relation.kind == RelationKind::Table && !self.table.descendants.is_empty() { "ONLY " } else { "" };
         format!("{only}{}", qualified(&relation.namespace, &relation.name))
@@ -205,16 +204,6 @@ pub fn create_sql(name: &str, tables: &[ChosenTable], version: u32) -> String {
         sql += &format!(" WITH ({})", options.join(", "));
     }
     sql
-}
-
-/// The statement that adds the chosen tables that are not in the publication, without a semicolon; `None` if all are that can be.
-/// What is published already is never touched: taking tables out, or changing how others' are sent, is for whoever owns them.
-pub fn alter_sql(publication: &PublicationInfo, tables: &[ChosenTable]) -> Option<String> {
-    let missing = |chosen: &&ChosenTable| chosen.is_publishable(publication.version) && !publication.covers(&chosen.table);
-    let mut listed: Vec<String> = tables.iter().filter(missing).map(ChosenTable::sql).collect();
-    listed.sort();
-    listed.dedup();
-    (!listed.is_empty()).then(|| format!("ALTER PUBLICATION {} ADD TABLE {}", identifier(&publication.name), listed.join(", ")))
 }
 
 #[cfg(test)]

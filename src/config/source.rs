@@ -205,7 +205,7 @@ pub struct Ssl {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "capture", "plugin", "sync_publication", "drop_on_clear", "heartbeat_s",
+    "capture", "plugin", "drop_on_clear", "heartbeat_s",
     "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
@@ -215,6 +215,8 @@ pub struct UpdateMethod {
     pub publication: Option<String>,
     /// Ours: create the slot, and the publication with the chosen tables, if they are missing. Default false: what is missing is an error.
     pub create_if_missing: bool,
+    /// Ours: add to the publication, before the slot is read, the chosen tables that it does not have and the chosen columns that its column lists leave out. Nothing is ever taken out of it, and one FOR ALL TABLES needs nothing. Takes the rights of an owner, and holds up writing to a table for half a second at most at a time. Default false: what is lacking is an error.
+    pub sync_publication: bool,
     /// Ours: bytes of log that the slot may hold back on the server. Judged when a run begins. Default 53687091200 (50 GiB); 0: any number.
     pub max_slot_lag_bytes: Option<u64>,
     /// Ours: what to do when it holds back more.
@@ -273,6 +275,7 @@ impl Source {
             slot,
             publication,
             create_if_missing: method.create_if_missing,
+            sync_publication: method.sync_publication,
             max_slot_lag_bytes: Some(max_slot_lag_bytes).filter(|limit| *limit > 0),
             on_slot_lag: method.on_slot_lag,
         }))

@@ -59,6 +59,8 @@ pub struct Terms {
     pub publication: String,
     /// Whether either is made if it is missing.
     pub create_if_missing: bool,
+    /// Whether what the publication lacks is added to it.
+    pub sync_publication: bool,
     /// Bytes of log that the slot may hold back; `None` means any.
     pub max_slot_lag_bytes: Option<u64>,
     /// What to do when it holds back more.

@@ -7,17 +7,17 @@ use super::StreamRun;
 use super::capture::Terms;
 use super::keeper::Keeper;
 use crate::capture::finding::Weight;
-use crate::capture::publication::{self, ChosenTable};
+use crate::capture::publication::{self, ChosenTable, PublicationInfo};
 use crate::capture::rows::Origin;
 use crate::capture::slot_drop::{self, IN_USE, LOOK};
 use crate::capture::slot_judgement::{OnSlotLag, Verdict, Wanted, lag, verdict};
-use crate::capture::{publication_check, publication_rights, server, slot, table};
+use crate::capture::{publication_check, publication_rights, publication_sync, server, slot, table};
 use crate::error::{Error, Result};
 use crate::postgres::connect::{self, ConnectOptions, Session};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::replication::{Replication, SlotOptions};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use writers::Table;
 
 /// Findings that are none here: partitions are known as well as their parents.
@@ -29,7 +29,12 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
     session.leave_transaction().await?;
     let slot_is_there = slot::find(&session, &terms.slot).await?.is_some();
     let tables = chosen(&session, streams).await?;
-    publish(&session, terms, &tables, slot_is_there).await?;
+    let found = publication(&session, terms, &tables, slot_is_there).await?;
+    let found = match found {
+        Some(found) if terms.sync_publication => Some(complete(&session, found, &tables, streams, keeper, options.lock_timeout).await?),
+        found => found,
+    };
+    judge(found.as_ref(), &tables)?;
     // What was saved is compared with the slot when each stream's token is known.
     let known =
         keeper.read(|state| streams.iter().filter_map(|stream| state.lakeward.captures.get(&stream.plan.id)).map(|one| one.lsn).max());
@@ -58,24 +63,60 @@ async fn chosen<T: Table>(session: &Session, streams: &[Arc<StreamRun<T>>]) -> R
     Ok(chosen)
 }
 
-async fn publish(session: &Session, terms: &Terms, tables: &[ChosenTable], slot_is_there: bool) -> Result<()> {
+/// The publication, if it was there; it is made if it may be.
+async fn publication(session: &Session, terms: &Terms, tables: &[ChosenTable], slot_is_there: bool) -> Result<Option<PublicationInfo>> {
     let name = &terms.publication;
     let version = session.server_version();
-    let Some(found) = publication::find(session, name).await? else {
-        if !terms.create_if_missing || slot_is_there {
-            return Err(publication_rights::missing(name, tables, version, slot_is_there).into());
-        }
-        if let Some(finding) = publication_rights::may_create(name, tables, version, &publication::rights(session).await?) {
-            return Err(finding.into());
-        }
-        session
-            .execute(&publication::create_sql(name, tables, version))
-            .await
-            .map_err(|e| e.doing(format!("create the publication {name}")))?;
-        tracing::info!("created the publication {name}");
-        return Ok(());
-    };
-    for problem in publication_check::check(&found, tables) {
+    if let Some(found) = publication::find(session, name).await? {
+        return Ok(Some(found));
+    }
+    if !terms.create_if_missing || slot_is_there {
+        return Err(publication_rights::missing(name, tables, version, slot_is_there).into());
+    }
+    if let Some(finding) = publication_rights::may_create(name, tables, version, &publication::rights(session).await?) {
+        return Err(finding.into());
+    }
+    session
+        .execute(&publication::create_sql(name, tables, version))
+        .await
+        .map_err(|e| e.doing(format!("create the publication {name}")))?;
+    tracing::info!("created the publication {name}");
+    Ok(None)
+}
+
+/// The publication with what it lacked. A stream that has been followed already is refused instead: what was changed before is not sent.
+async fn complete<T: Table>(
+    session: &Session,
+    found: PublicationInfo,
+    tables: &[ChosenTable],
+    streams: &[Arc<StreamRun<T>>],
+    keeper: &Keeper,
+    patience: Duration,
+) -> Result<PublicationInfo> {
+    let steps = publication_sync::steps(&found, tables);
+    if steps.is_empty() {
+        return Ok(found);
+    }
+    let lacking = |oid: u32| steps.iter().any(|step| step.table == oid);
+    let concerned: Vec<_> = streams.iter().filter(|stream| lacking(stream.info.oid)).collect();
+    let followed = |stream: &&&Arc<StreamRun<T>>| keeper.read(|state| state.lakeward.captures.contains_key(&stream.plan.id));
+    if let Some(late) = concerned.iter().find(followed)
+        && let Some(table) = tables.iter().find(|table| table.table.relation.oid == late.info.oid)
+    {
+        return Err(publication_rights::too_late(&found, table).into());
+    }
+    if let Some(finding) = publication_rights::may_alter(&found, tables, &publication::rights(session).await?) {
+        return Err(finding.into());
+    }
+    // A load that was begun before would be followed from its own snapshot, should the destination have it.
+    keeper.commit(|state| concerned.iter().for_each(|stream| drop(state.lakeward.loads.remove(&stream.plan.id))))?;
+    publication_sync::apply(session, &found.name, &steps, patience).await?;
+    Ok(publication::find(session, &found.name).await?.unwrap_or(found))
+}
+
+/// What stands in the way of reading through the publication; one that was made a moment ago fits.
+fn judge(found: Option<&PublicationInfo>, tables: &[ChosenTable]) -> Result<()> {
+    for problem in found.map(|found| publication_check::check(found, tables)).unwrap_or_default() {
         match problem.finding.weight {
             _ if NO_MATTER.contains(&problem.finding.code) => {}
             Weight::Warn => tracing::warn!("{}", Error::from(problem.finding)),

@@ -26,7 +26,8 @@ pub fn job(database: &Database, slot: &str, iceberg: Option<Value>) -> Job {
     job
 }
 
-fn follow(job: &Job) {
+/// Has all streams of the catalog followed.
+pub fn follow(job: &Job) {
     job.edit("streams.json", |file| {
         for entry in file["streams"].as_array_mut().expect("a list") {
             entry["stream"]["sync_mode"] = json!("cdc");
