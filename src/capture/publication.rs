@@ -10,7 +10,7 @@ use super::table::{CaptureTable, Generated, Persistence};
 use crate::error::Result;
 use crate::postgres::catalog::RelationKind;
 use crate::postgres::connect::Session;
-use crate::postgres::quote::{identifier, qualified};
+use crate::postgres::quote::{identifier, literal, qualified};
 use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
@@ -204,6 +204,32 @@ pub fn create_sql(name: &str, tables: &[ChosenTable], version: u32) -> String {
         sql += &format!(" WITH ({})", options.join(", "));
     }
     sql
+}
+
+/// What a publication is marked with that [`create_marked_sql`] makes.
+const MARK: &str = "made by Lakeward, as update_method.create_if_missing says";
+
+/// [`create_sql`], and a comment by which we know it again: whoever is to drop it must not drop one that somebody else has made. To be run as
+/// one text, which is one transaction.
+pub fn create_marked_sql(name: &str, tables: &[ChosenTable], version: u32) -> String {
+    format!("{}; COMMENT ON PUBLICATION {} IS {}", create_sql(name, tables, version), identifier(name), literal(MARK))
+}
+
+/// Whether it was made by us and is still ours.
+///
+/// # Errors
+/// A failing query.
+pub async fn is_marked(session: &Session, name: &str) -> Result<bool> {
+    let sql = "SELECT pg_catalog.pg_has_role(p.pubowner, 'USAGE') AND pg_catalog.obj_description(p.oid, 'pg_publication') = $2 \
+               FROM pg_catalog.pg_publication p WHERE p.pubname = $1";
+    let rows = session.client.query_typed(sql, &[(&name, Type::TEXT), (&MARK, Type::TEXT)]).await;
+    let rows = rows.map_err(|e| session.error(&e).doing(format!("look for publication {}", identifier(name))))?;
+    Ok(rows.first().and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
+}
+
+/// Drops a publication.
+pub fn drop_sql(name: &str) -> String {
+    format!("DROP PUBLICATION {}", identifier(name))
 }
 
 #[cfg(test)]

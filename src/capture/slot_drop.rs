@@ -4,6 +4,7 @@
 //! Does not judge whether it should go.
 
 use super::finding::Finding;
+use super::publication;
 use super::server::{self, ServerSettings};
 use super::slot::{self, SlotInfo, drop_sql};
 use super::slot_refusals::{in_use, named};
@@ -49,6 +50,28 @@ pub async fn drop_slot(session: &Session, name: &str) -> Result<bool> {
     session.execute(&drop_sql(name)).await.map_err(|e| e.doing(format!("drop the replication slot {}", quote::identifier(name))))?;
     tracing::info!("dropped the replication slot {name}");
     Ok(true)
+}
+
+/// Drops a publication that was made by us, unless another slot of the database may be read through it; why it was not dropped.
+///
+/// # Errors
+/// What the server refuses.
+pub async fn drop_publication(session: &Session, name: &str) -> Result<Option<String>> {
+    if publication::find(session, name).await?.is_none() {
+        return Ok(None);
+    }
+    let by_hand = publication::drop_sql(name);
+    if !publication::is_marked(session, name).await? {
+        return Ok(Some(format!("publication {name} was not made by Lakeward, or belongs to another user now, and stays ({by_hand})")));
+    }
+    let sql = "SELECT pg_catalog.string_agg(slot_name, ', ' ORDER BY slot_name) FROM pg_catalog.pg_replication_slots \
+               WHERE plugin = 'pgoutput' AND database = pg_catalog.current_database()";
+    if let Some(slots) = session.row(sql).await?.get::<_, Option<String>>(0) {
+        return Ok(Some(format!("publication {name} stays: slots that may be read through it are there: {slots} ({by_hand})")));
+    }
+    session.execute(&by_hand).await.map_err(|e| e.doing(format!("drop the publication {}", quote::identifier(name))))?;
+    tracing::info!("dropped the publication {name}");
+    Ok(None)
 }
 
 /// Whoever made such a slot did not make it for us.

@@ -205,7 +205,7 @@ pub struct Ssl {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "capture", "plugin", "drop_on_clear", "heartbeat_s",
+    "capture", "plugin", "heartbeat_s",
     "poll_interval_ms", "poll_rows", "on_truncate", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
@@ -217,6 +217,8 @@ pub struct UpdateMethod {
     pub create_if_missing: bool,
     /// Ours: add to the publication, before the slot is read, the chosen tables that it does not have and the chosen columns that its column lists leave out. Nothing is ever taken out of it, and one FOR ALL TABLES needs nothing. Takes the rights of an owner, and holds up writing to a table for half a second at most at a time. Default false: what is lacking is an error.
     pub sync_publication: bool,
+    /// Ours: `clear-destination` with `--config` also drops the slot when no stream of the state is followed any more, and the publication if `create_if_missing` has made it. Default false: both stay, and the server keeps the log for the slot.
+    pub drop_on_clear: bool,
     /// Ours: bytes of log that the slot may hold back on the server. Judged when a run begins. Default 53687091200 (50 GiB); 0: any number.
     pub max_slot_lag_bytes: Option<u64>,
     /// Ours: what to do when it holds back more.

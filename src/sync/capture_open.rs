@@ -77,7 +77,7 @@ async fn publication(session: &Session, terms: &Terms, tables: &[ChosenTable], s
         return Err(finding.into());
     }
     session
-        .execute(&publication::create_sql(name, tables, version))
+        .execute(&publication::create_marked_sql(name, tables, version))
         .await
         .map_err(|e| e.doing(format!("create the publication {name}")))?;
     tracing::info!("created the publication {name}");

@@ -146,6 +146,80 @@ fn adding_to_a_publication_takes_rights() {
     database.sql("SELECT pg_drop_replication_slot('termrights'); DROP OWNED BY termrights; DROP ROLE termrights");
 }
 
+/// `drop_on_clear`.
+#[test]
+fn the_slot_goes_when_nothing_is_followed_any_more() {
+    let database = Server::shared().database("termclear");
+    database.sql(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)",
+    );
+    let job = job(&database, "termclear", Some(json!({})));
+    job.sync().succeeded();
+    let publications = || database.sql("SELECT string_agg(pubname, ' ') FROM pg_publication");
+    // Not asked for: it is said what stays.
+    let told = clear(&job).succeeded();
+    assert!(told.stderr.contains("pg_drop_replication_slot('termclear')"), "{}", told.stderr);
+    assert_eq!(slots(&database, "termclear"), "1");
+    job.resume().succeeded();
+    method(&job, &json!({"drop_on_clear": true}));
+    let streams = job.read("streams.json");
+    job.select(&["public.a"]);
+    let told = clear(&job).succeeded();
+    assert_eq!(slots(&database, "termclear"), "1", "b is still followed");
+    assert!(!told.stderr.contains("nothing is followed"), "{}", told.stderr);
+    // Somebody reads it: nothing is removed.
+    job.write("streams.json", &streams);
+    job.resume().succeeded();
+    let mut reader = std::process::Command::new("pg_recvlogical")
+        .args([
+            "-h",
+            database.home.to_str().expect("a path"),
+            "-p",
+            &database.port.to_string(),
+            "-U",
+            "postgres",
+            "-d",
+            &database.name,
+            "-S",
+            "termclear",
+        ])
+        .args(["--start", "-f", "-", "-o", "proto_version=1", "-o", "publication_names=termclear_pub"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("start pg_recvlogical");
+    let active = || database.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 'termclear'") == "t";
+    while !active() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    clear(&job).failed(exit::SOURCE, &["slot_in_use", "pg_recvlogical"]);
+    reader.kill().expect("kill");
+    reader.wait().expect("wait");
+    assert_same_iceberg(&job, &database, "public.a");
+    // Without a state file nobody knows what else it is for.
+    std::fs::rename(job.path("state.json"), job.path("state.old")).expect("rename");
+    let told = clear(&job).succeeded();
+    assert!(told.stderr.contains("without a state file"), "{}", told.stderr);
+    assert_eq!(slots(&database, "termclear"), "1");
+    std::fs::rename(job.path("state.old"), job.path("state.json")).expect("rename");
+    clear(&job).succeeded();
+    assert_eq!((slots(&database, "termclear").as_str(), publications().as_str()), ("0", ""));
+    clear(&job).succeeded();
+
+    // A publication that somebody else has made stays, and one that another slot may be read through.
+    database.sql("CREATE PUBLICATION termclear_pub FOR TABLE a, b");
+    job.sync().succeeded();
+    let told = clear(&job).succeeded();
+    assert!(told.stderr.contains("was not made by Lakeward"), "{}", told.stderr);
+    assert_eq!((slots(&database, "termclear").as_str(), publications().as_str()), ("0", "termclear_pub"));
+    database.sql("DROP PUBLICATION termclear_pub");
+    job.sync().succeeded();
+    database.sql("SELECT pg_create_logical_replication_slot('termclear_other', 'pgoutput')");
+    let told = clear(&job).succeeded();
+    assert!(told.stderr.contains("termclear_other"), "{}", told.stderr);
+    assert_eq!((slots(&database, "termclear").as_str(), publications().as_str()), ("0", "termclear_pub"));
+    database.sql("SELECT pg_drop_replication_slot('termclear_other')");
+}
+
 fn clear(job: &Job) -> crate::support::lakeward::Outcome {
     let files = ["--streams", "streams.json", "--destination", "destination.json", "--state", "state.json"];
     job.run(&[&["clear-destination", "--config", "source.json"][..], &files].concat())
