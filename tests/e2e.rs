@@ -64,6 +64,8 @@ mod replica;
 mod resume;
 #[path = "e2e/seeds.rs"]
 mod seeds;
+#[path = "e2e/state_file.rs"]
+mod state_file;
 #[path = "e2e/stats.rs"]
 mod stats;
 #[path = "e2e/tables.rs"]

@@ -18,7 +18,7 @@ enum Slot {
     /// It stays, which is said with how to drop it.
     Told(String),
     /// It goes.
-    Goes(Session, Terms),
+    Goes(Box<Session>, Terms),
 }
 
 /// Removes the destination tables of every chosen stream, then forgets them in the state.
@@ -92,5 +92,5 @@ async fn slot(flags: &Flags, known: bool) -> Result<Slot> {
     let session = connect::session(&options).await?;
     session.leave_transaction().await?;
     slot_drop::idle(&session, &terms.slot).await?;
-    Ok(Slot::Goes(session, terms))
+    Ok(Slot::Goes(Box::new(session), terms))
 }

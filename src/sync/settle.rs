@@ -13,7 +13,7 @@ use super::plan::StreamPlan;
 use crate::error::{Error, Result};
 use crate::postgres::lsn::Lsn;
 use crate::state::State;
-use crate::state::captured::Captured;
+use crate::state::captured::{Captured, Seen};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -38,6 +38,48 @@ impl Mark {
     /// As stored in the destination.
     pub fn token(&self) -> Token {
         Token(serde_json::to_string(self).unwrap_or_else(|_| format!("{{\"load\":{:?}}}", self.load)))
+    }
+
+    /// What a token says, if it is one of ours.
+    pub fn read(token: &Token) -> Option<Self> {
+        serde_json::from_str(&token.0).ok()
+    }
+}
+
+/// A mark as it is stored for a stream whose changes are followed: it says all that the state says, so that the state can be written again from it
+/// ([`crate::repair`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// What every token says.
+    #[serde(flatten)]
+    pub mark: Mark,
+    /// The table's OID; empty in other tokens.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub table: String,
+    /// What the first load has seen, as long as the stream has not passed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+impl Stamp {
+    /// What is stored with the parts of a settlement.
+    fn of(plan: &StreamPlan, mark: &Mark, state: &State) -> Self {
+        let plain = Self { mark: mark.clone(), table: String::new(), seen: None };
+        if plan.capture.is_none() {
+            return plain;
+        }
+        let ours = &state.lakeward;
+        let seen = match mark.changes {
+            true => ours.captures.get(&plan.id).and_then(|captured| captured.seen.clone()),
+            false => ours.loads.get(&plan.id).and_then(|load| load.seen.clone()),
+        };
+        let passed = |seen: &Seen| mark.changes && mark.lsn.parse().is_ok_and(|position| seen.is_passed(position));
+        Self { table: plan.spec.source.clone(), seen: seen.filter(|seen| !passed(seen)), ..plain }
+    }
+
+    /// As stored in the destination.
+    pub fn token(&self) -> Token {
+        serde_json::to_string(self).map_or_else(|_| self.mark.token(), Token)
     }
 
     /// What a token says, if it is one of ours.
@@ -81,6 +123,9 @@ pub async fn settle<T: Table>(
 ) -> Result<Vec<Result<()>>> {
     keeper.flush()?;
     let plans: Vec<&StreamPlan> = group.iter().map(|settlement| settlement.plan).collect();
+    let token = |settlement: &Settlement<'_, T>| keeper.read(|state| Stamp::of(settlement.plan, &settlement.mark, state).token());
+    let tokens: Vec<Token> = group.iter().map(token).collect();
+    let group: Vec<_> = group.into_iter().zip(tokens).collect();
     let outcomes = if together { commit_together(group).await } else { commit_each(group).await };
     keeper.commit(|state| {
         for (plan, outcome) in plans.iter().zip(&outcomes) {
@@ -93,29 +138,29 @@ pub async fn settle<T: Table>(
 }
 
 /// The outcomes say whether the destination was written to.
-async fn commit_each<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool>> {
-    let commit = async |settlement: Settlement<'_, T>| -> Result<bool> {
+async fn commit_each<T: Table>(group: Vec<(Settlement<'_, T>, Token)>) -> Vec<Result<bool>> {
+    let commit = async |(settlement, token): (Settlement<'_, T>, Token)| -> Result<bool> {
         if settlement.is_idle() {
             return Ok(false);
         }
-        let Settlement { plan, table, parts, how, mark, .. } = settlement;
-        let outcome = table.lock().await.commit(parts, mark.token(), how).await;
+        let Settlement { plan, table, parts, how, .. } = settlement;
+        let outcome = table.lock().await.commit(parts, token, how).await;
         outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
     };
     futures::stream::iter(group).map(commit).buffered(COMMITS_AT_ONCE).collect().await
 }
 
 /// As [`commit_each`], at one instant.
-async fn commit_together<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool>> {
-    let written: Vec<(bool, &StreamPlan)> = group.iter().map(|settlement| (!settlement.is_idle(), settlement.plan)).collect();
-    let busy: Vec<_> = group.into_iter().filter(|settlement| !settlement.is_idle()).collect();
+async fn commit_together<T: Table>(group: Vec<(Settlement<'_, T>, Token)>) -> Vec<Result<bool>> {
+    let written: Vec<(bool, &StreamPlan)> = group.iter().map(|(settlement, _)| (!settlement.is_idle(), settlement.plan)).collect();
+    let busy: Vec<_> = group.into_iter().filter(|(settlement, _)| !settlement.is_idle()).collect();
     let mut tables = Vec::with_capacity(busy.len());
-    for settlement in &busy {
+    for (settlement, _) in &busy {
         tables.push(settlement.table.lock().await);
     }
-    let joint = |(table, settlement): (_, Settlement<'_, T>)| {
-        let Settlement { parts, how, mark, .. } = settlement;
-        Joint { table, parts, token: mark.token(), how }
+    let joint = |(table, (settlement, token)): (_, (Settlement<'_, T>, Token))| {
+        let Settlement { parts, how, .. } = settlement;
+        Joint { table, parts, token, how }
     };
     let joint = tables.iter_mut().map(|table| &mut **table).zip(busy).map(joint).collect();
     let mut outcomes = T::commit_together(joint).await.into_iter();
