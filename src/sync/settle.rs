@@ -64,17 +64,11 @@ pub struct Stamp {
 impl Stamp {
     /// What is stored with the parts of a settlement.
     fn of(plan: &StreamPlan, mark: &Mark, state: &State) -> Self {
-        let plain = Self { mark: mark.clone(), table: String::new(), seen: None };
-        if plan.capture.is_none() {
-            return plain;
-        }
-        let ours = &state.lakeward;
-        let seen = match mark.changes {
-            true => ours.captures.get(&plan.id).and_then(|captured| captured.seen.clone()),
-            false => ours.loads.get(&plan.id).and_then(|load| load.seen.clone()),
+        let (table, seen) = match &plan.capture {
+            Some(_) => (plan.spec.source.clone(), unpassed(&plan.id, mark, state)),
+            None => (String::new(), None),
         };
-        let passed = |seen: &Seen| mark.changes && mark.lsn.parse().is_ok_and(|position| seen.is_passed(position));
-        Self { table: plan.spec.source.clone(), seen: seen.filter(|seen| !passed(seen)), ..plain }
+        Self { mark: mark.clone(), table, seen }
     }
 
     /// As stored in the destination.
@@ -86,6 +80,16 @@ impl Stamp {
     pub fn read(token: &Token) -> Option<Self> {
         serde_json::from_str(&token.0).ok()
     }
+}
+
+/// What the first load of a stream has seen, if that still matters after this commit.
+fn unpassed(id: &str, mark: &Mark, state: &State) -> Option<Seen> {
+    let ours = &state.lakeward;
+    if !mark.changes {
+        return ours.loads.get(id).and_then(|load| load.seen.clone());
+    }
+    let passed = |seen: &Seen| mark.lsn.parse().is_ok_and(|position| seen.is_passed(position));
+    ours.captures.get(id).and_then(|captured| captured.seen.clone()).filter(|seen| !passed(seen))
 }
 
 /// A load of one table that is staged to its end.
@@ -211,4 +215,28 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
         state.set_cursor(&stream.namespace, &stream.name, &column.name, value);
     }
     state.lakeward.cursors.insert(id.clone(), cursor);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_keeps_what_the_first_load_has_seen_until_it_is_passed() {
+        let seen = json!({"moment": {"system": "1", "timeline": 1, "database": 5, "xmin": 9, "xmax": 9, "lsn": "0/20", "durable": true}, "open": [3]});
+        let load = json!({"generation": "g", "fingerprint": "", "chunks": [], "seen": seen});
+        let captured = json!({"load": "l", "table": "7", "lsn": "0/5", "seen": seen});
+        let file = json!({"lakeward": {"version": 1, "loads": {"s.load": load}, "captures": {"s.t": captured}}});
+        let state: State = serde_json::from_value(file).expect("a state");
+        let mark = |lsn: &str, changes| Mark { load: "l".into(), lsn: lsn.into(), changes };
+        let kept = |id: &str, mark: &Mark| unpassed(id, mark, &state).is_some();
+        assert!(kept("s.load", &mark("0/20", false)) && kept("s.t", &mark("0/20", true)));
+        assert!(!kept("s.t", &mark("0/21", true)) && !kept("s.t", &mark("0/20", false)) && !kept("s.other", &mark("0/1", true)));
+        // What older programs read of it, and of theirs.
+        let stamp = Stamp { mark: mark("0/20", true), table: "7".into(), seen: unpassed("s.t", &mark("0/20", true), &state) };
+        assert_eq!((Mark::read(&stamp.token()), Stamp::read(&stamp.token())), (Some(mark("0/20", true)), Some(stamp)));
+        let plain = Stamp { mark: mark("0/20", false), table: String::new(), seen: None };
+        assert_eq!((plain.token(), Stamp::read(&mark("0/20", false).token())), (mark("0/20", false).token(), Some(plain)));
+    }
 }
