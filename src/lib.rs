@@ -27,6 +27,7 @@ pub mod error;
 pub mod kms;
 pub mod memory;
 pub mod postgres;
+pub mod repair;
 pub mod shutdown;
 pub mod state;
 pub mod sync;

@@ -14,6 +14,8 @@ mod capture;
 mod capture_chaos;
 #[path = "e2e/capture_json.rs"]
 mod capture_json;
+#[path = "e2e/capture_terms.rs"]
+mod capture_terms;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/consistency.rs"]
@@ -66,6 +68,8 @@ mod replica;
 mod resume;
 #[path = "e2e/seeds.rs"]
 mod seeds;
+#[path = "e2e/state_file.rs"]
+mod state_file;
 #[path = "e2e/stats.rs"]
 mod stats;
 #[path = "e2e/tables.rs"]

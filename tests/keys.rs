@@ -99,7 +99,17 @@ fn every_key_and_flag_has_a_test_that_fails_without_it() {
         keys(&schema, &schema, "", 0, &mut found);
         wanted.extend(found.into_iter().map(|key| format!("{file}: {key}")));
     }
-    for command in [&[][..], &["sync"], &["check"], &["discover"], &["preview"], &["clear-destination"], &["spec"]] {
+    for command in [
+        &[][..],
+        &["sync"],
+        &["check"],
+        &["discover"],
+        &["preview"],
+        &["clear-destination"],
+        &["spec"],
+        &["state", "show"],
+        &["state", "repair"],
+    ] {
         wanted.extend(flags(command).into_iter().map(|flag| format!("flag: {flag}")));
     }
     assert!(wanted.len() > 200, "only {} keys and flags were found", wanted.len());

@@ -69,6 +69,17 @@ impl AnyDestination {
     }
 }
 
+impl AnyDestination {
+    /// The token that `writer` ([`TableSpec::writer`]) has committed last, as the next [`Destination::open`] would find it; `None` for a table that it never
+    /// committed, or that is not there. Only reads: nothing is created, locked or completed.
+    pub async fn token(&self, database: &str, name: &str, writer: &str) -> Result<Option<Token>> {
+        match self {
+            Self::Parquet(lake) => lake.token(database, name).await,
+            Self::Iceberg(lake) => lake.token(database, name, writer).await,
+        }
+    }
+}
+
 impl Destination for AnyDestination {
     type Table = AnyTable;
 

@@ -144,7 +144,7 @@ impl From<Finding> for Error {
 }
 
 /// A number of bytes as people say it: `512 bytes`, `3.2 MB`, in powers of 1024 as the server counts.
-pub(super) fn bytes(count: u64) -> String {
+pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     let mut tenths = u128::from(count) * 10;
     let mut said = format!("{count} bytes");

@@ -1,7 +1,6 @@
-//! A publication: what the server says of it, and the SQL that makes it fit.
+//! A publication: what the server says of it, and the SQL that creates it.
 //!
-//! Promises: two or three queries for PostgreSQL 10 to 18, which any user may ask; the SQL only adds, and what others have published
-//! stays as it is. Does not judge; `publication_check` does.
+//! Promises: two or three queries for PostgreSQL 10 to 18, which any user may ask. Does not judge; `publication_check` does.
 //!
 //! A publication, and a table in it, has to be there before the changes are made: the server decodes each change with the catalog of
 //! its time. On changes from before a publication was created a stream fails for good up to 17 ("publication does not exist"); 18
@@ -11,7 +10,7 @@ use super::table::{CaptureTable, Generated, Persistence};
 use crate::error::Result;
 use crate::postgres::catalog::RelationKind;
 use crate::postgres::connect::Session;
-use crate::postgres::quote::{identifier, qualified};
+use crate::postgres::quote::{identifier, literal, qualified};
 use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
@@ -177,7 +176,7 @@ impl ChosenTable {
     }
 
     /// As ADD TABLE names it: those that inherit from an ordinary table are streams of their own.
-    fn sql(&self) -> String {
+    pub(super) fn sql(&self) -> String {
         let relation = &self.table.relation;
         let only = if relation.kind == RelationKind::Table && !self.table.descendants.is_empty() { "ONLY " } else { "" };
         format!("{only}{}", qualified(&relation.namespace, &relation.name))
@@ -207,14 +206,30 @@ pub fn create_sql(name: &str, tables: &[ChosenTable], version: u32) -> String {
     sql
 }
 
-/// The statement that adds the chosen tables that are not in the publication, without a semicolon; `None` if all are that can be.
-/// What is published already is never touched: taking tables out, or changing how others' are sent, is for whoever owns them.
-pub fn alter_sql(publication: &PublicationInfo, tables: &[ChosenTable]) -> Option<String> {
-    let missing = |chosen: &&ChosenTable| chosen.is_publishable(publication.version) && !publication.covers(&chosen.table);
-    let mut listed: Vec<String> = tables.iter().filter(missing).map(ChosenTable::sql).collect();
-    listed.sort();
-    listed.dedup();
-    (!listed.is_empty()).then(|| format!("ALTER PUBLICATION {} ADD TABLE {}", identifier(&publication.name), listed.join(", ")))
+/// What a publication is marked with that [`create_marked_sql`] makes.
+const MARK: &str = "made by Lakeward, as update_method.create_if_missing says";
+
+/// [`create_sql`], and a comment by which we know it again: whoever is to drop it must not drop one that somebody else has made. To be run as
+/// one text, which is one transaction.
+pub fn create_marked_sql(name: &str, tables: &[ChosenTable], version: u32) -> String {
+    format!("{}; COMMENT ON PUBLICATION {} IS {}", create_sql(name, tables, version), identifier(name), literal(MARK))
+}
+
+/// Whether it was made by us and is still ours.
+///
+/// # Errors
+/// A failing query.
+pub async fn is_marked(session: &Session, name: &str) -> Result<bool> {
+    let sql = "SELECT pg_catalog.pg_has_role(p.pubowner, 'USAGE') AND pg_catalog.obj_description(p.oid, 'pg_publication') = $2 \
+               FROM pg_catalog.pg_publication p WHERE p.pubname = $1";
+    let rows = session.client.query_typed(sql, &[(&name, Type::TEXT), (&MARK, Type::TEXT)]).await;
+    let rows = rows.map_err(|e| session.error(&e).doing(format!("look for publication {}", identifier(name))))?;
+    Ok(rows.first().and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
+}
+
+/// Drops a publication.
+pub fn drop_sql(name: &str) -> String {
+    format!("DROP PUBLICATION {}", identifier(name))
 }
 
 #[cfg(test)]

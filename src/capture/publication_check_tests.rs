@@ -77,7 +77,7 @@ fn each_problem_is_of_its_own_table() {
 }
 
 fn alter_sql_of(publication: &PublicationInfo, tables: &[ChosenTable]) -> Option<String> {
-    super::super::publication::alter_sql(publication, tables)
+    super::super::publication_sync::steps(publication, tables).first().map(|step| step.sql[0].clone())
 }
 
 #[test]

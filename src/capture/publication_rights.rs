@@ -3,9 +3,11 @@
 //! Promises: pure; the statement that somebody else has to run is always among what is said. Does not run it.
 
 use super::finding::{Finding, RELOAD};
-use super::publication::{ChosenTable, PublicationInfo, Rights, alter_sql, create_sql};
+use super::publication::{ChosenTable, PublicationInfo, Rights, create_sql};
 use super::publication_check::{NAMED, display};
+use super::publication_sync::steps;
 use super::table::Relation;
+use crate::error::Kind;
 use crate::postgres::quote::identifier;
 
 /// There is no publication of that name. `slot_is_there`: the slot is older than the publication will be.
@@ -45,11 +47,14 @@ pub fn may_create(name: &str, tables: &[ChosenTable], version: u32, rights: &Rig
     Some(finding.run(create_sql(name, tables, version)))
 }
 
-/// Why the user may not add the tables that [`alter_sql`] adds. The code is `publication_not_allowed`.
+/// Why the user may not add what the publication lacks ([`steps`]). The code is `publication_not_allowed`.
 pub fn may_alter(publication: &PublicationInfo, tables: &[ChosenTable], rights: &Rights) -> Option<Finding> {
-    let sql = alter_sql(publication, tables)?;
-    let added = tables.iter().filter(|chosen| chosen.is_publishable(publication.version) && !publication.covers(&chosen.table));
-    let mut reasons = foreign_owners(added);
+    let steps = steps(publication, tables);
+    if steps.is_empty() {
+        return None;
+    }
+    let concerned = |chosen: &&ChosenTable| steps.iter().any(|step| step.table == chosen.table.relation.oid);
+    let mut reasons = foreign_owners(tables.iter().filter(concerned));
     if !publication.owned {
         reasons.insert(0, format!("it belongs to {}", identifier(&publication.owner)));
     }
@@ -57,11 +62,25 @@ pub fn may_alter(publication: &PublicationInfo, tables: &[ChosenTable], rights: 
         return None;
     }
     let (user, name) = (identifier(&rights.user), identifier(&publication.name));
+    let what = format!("user {user} may not add to publication {name} what it lacks: {}; no data is affected", reasons.join(", and "));
+    let finding = Finding::stop("publication_not_allowed", what).remedy("run as superuser, or as one who owns both");
+    Some(steps.into_iter().fold(finding, |finding, step| match &step.sql[..] {
+        [one] => finding.run(one),
+        several => finding.run("BEGIN").run_all(several.iter().cloned()).run("COMMIT"),
+    }))
+}
+
+/// A stream is followed already, and the publication lacks its table or some of its columns: adding them now would leave out what was
+/// changed before. The code is `published_too_late`.
+pub fn too_late(publication: &PublicationInfo, chosen: &ChosenTable) -> Finding {
+    let (table, name) = (display(&chosen.table.relation), identifier(&publication.name));
+    let lacks = if publication.covers(&chosen.table) { "columns of it" } else { "the table" };
     let what = format!(
-        "user {user} may not add tables to publication {name}: {}; changes of those tables are not captured",
-        reasons.join(", and ")
+        "{table} has been followed, and publication {name} lacks {lacks}, since when is not known: what was changed until they are added is not sent, and would be missing at the destination"
     );
-    Some(Finding::stop("publication_not_allowed", what).remedy("run as superuser, or as one who owns both").run(sql))
+    Finding::stop("published_too_late", what)
+        .of(Kind::State)
+        .remedy("load the table anew (clear-destination for this stream, then sync): then what is lacking is added first")
 }
 
 /// `table public.t belongs to "x"`, the first few.

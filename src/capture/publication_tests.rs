@@ -3,10 +3,12 @@
 
 use super::super::publication_check::check;
 use super::super::publication_rights::{may_alter, may_create};
+use super::super::publication_sync::{apply, steps};
 use super::super::table::{ReplicaIdentity, load};
 use super::*;
 use crate::postgres::connect::session;
 use crate::postgres::testing::Server;
+use std::time::Duration;
 
 async fn chosen(session: &Session, name: &str, columns: &[&str]) -> ChosenTable {
     let row = session.row(&format!("SELECT '{name}'::regclass::oid")).await.unwrap();
@@ -67,6 +69,12 @@ async fn publications_are_found_and_mended_on_every_major() {
     }
 }
 
+/// What has to be added, as one text.
+fn alter_sql(publication: &PublicationInfo, tables: &[ChosenTable]) -> Option<String> {
+    let sql: Vec<String> = steps(publication, tables).into_iter().flat_map(|step| step.sql).collect();
+    (!sql.is_empty()).then(|| sql.join("; "))
+}
+
 async fn facts(admin: &Session) {
     let first = chosen(admin, r#""a b"."T""1""#, &[]).await.table;
     assert_eq!((first.relation.namespace.as_str(), first.relation.name.as_str()), ("a b", "T\"1"));
@@ -105,7 +113,7 @@ async fn ordinary(admin: &Session) {
     let more = [tables[0].clone(), chosen(admin, "parent", &[]).await];
     assert_eq!(codes(admin, "p\"1", &more).await, ["not_published", "inherited"]);
     assert_eq!(alter_sql(&found, &more).unwrap(), r#"ALTER PUBLICATION "p""1" ADD TABLE ONLY "public"."parent""#);
-    admin.execute(&alter_sql(&found, &more).unwrap()).await.unwrap();
+    apply(admin, "p\"1", &steps(&found, &more), Duration::ZERO).await.unwrap();
     assert_eq!(codes(admin, "p\"1", &more).await, ["inherited"]);
     admin.execute(r#"ALTER PUBLICATION "p""1" SET (publish = 'insert, delete')"#).await.unwrap();
     assert_eq!(codes(admin, "p\"1", &tables[..1]).await, ["operations_missing"]);
@@ -217,6 +225,12 @@ async fn lists_and_filters(admin: &Session) {
     let found = find(admin, "p").await.unwrap().unwrap();
     let said: Vec<String> = check(&found, &tables).iter().map(|problem| problem.finding.to_string()).collect();
     assert!(said[0].contains("leaves out \"n\", \"fixed\"") && said[1].contains("(id > 5)"), "{said:?}");
+    // What others have asked for stays.
+    let longer = steps(&found, &tables);
+    assert_eq!(longer[0].sql[1], r#"ALTER PUBLICATION "p" ADD TABLE "a b"."T""1" ("id", "v", "n", "fixed") WHERE ((id > 5))"#);
+    apply(admin, "p", &longer, Duration::ZERO).await.unwrap();
+    assert_eq!(codes(admin, "p", &tables).await, ["row_filter"]);
+    admin.execute(&format!("ALTER PUBLICATION p SET TABLE {id} (id, v)")).await.unwrap();
     mend(admin, "p", &tables, "columns_missing").await;
     assert!(codes(admin, "p", &tables).await.is_empty());
     // Updates fail on the server if the identity is not in the list.
@@ -234,6 +248,10 @@ async fn lists_and_filters(admin: &Session) {
     admin.execute("DROP PUBLICATION p; CREATE PUBLICATION p FOR TABLE root (id, at) WITH (publish_via_partition_root)").await.unwrap();
     let root = [chosen(admin, "root", &[]).await];
     assert_eq!(codes(admin, "p", &root).await, ["columns_missing"]);
+    let found = find(admin, "p").await.unwrap().unwrap();
+    apply(admin, "p", &steps(&found, &root), Duration::ZERO).await.unwrap();
+    assert!(codes(admin, "p", &root).await.is_empty());
+    admin.execute("DROP PUBLICATION p; CREATE PUBLICATION p FOR TABLE root (id, at) WITH (publish_via_partition_root)").await.unwrap();
     mend(admin, "p", &root, "columns_missing").await;
     assert!(codes(admin, "p", &root).await.is_empty());
     admin.execute("DROP PUBLICATION p").await.unwrap();

@@ -9,15 +9,19 @@ use super::slot::{SlotInfo, WalStatus, drop_sql, is_valid_name};
 use super::slot_refusals::{invalid_name, missing, named, span, unfinished, unusable};
 use crate::error::{Error, Kind, Result};
 use crate::postgres::lsn::Lsn;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 /// What to do when a slot holds back more log than it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OnSlotLag {
-    /// Say so.
+    /// Say so. The default.
+    #[default]
     Warn,
     /// End the run with an error.
     Stop,
-    /// Drop the slot, and end the run with an error: the server's disk is worth more than the pipeline.
+    /// Drop the slot, and end the run with an error: the server's disk is worth more than the pipeline. The streams have to be loaded anew.
     DropSlot,
 }
 
@@ -105,7 +109,7 @@ pub fn verdict(slot: Option<&SlotInfo>, server: &ServerSettings, wanted: &Wanted
     if let Some(saved) = wanted.saved.filter(|saved| *saved < confirmed) {
         return Err(ahead(slot, confirmed, saved));
     }
-    if let Some(finding) = lag(slot, wanted) {
+    if let Some(finding) = lag(slot, wanted.max_slot_lag_bytes, wanted.on_slot_lag, wanted.saved) {
         match wanted.on_slot_lag {
             OnSlotLag::Warn => warnings.push(finding),
             OnSlotLag::Stop => return Err(finding),
@@ -171,13 +175,15 @@ fn ahead(slot: &SlotInfo, confirmed: Lsn, saved: Lsn) -> Finding {
     .then(format!("{RELOAD}, unless the newer state file has helped"))
 }
 
-fn lag(slot: &SlotInfo, wanted: &Wanted) -> Option<Finding> {
-    let limit = wanted.max_slot_lag_bytes?;
+/// Whether a slot holds back more log than `limit` bytes, whoever reads it. With [`OnSlotLag::DropSlot`] the finding is for when it has
+/// been dropped; `saved` is up to where the destination has everything.
+pub fn lag(slot: &SlotInfo, limit: Option<u64>, on_slot_lag: OnSlotLag, saved: Option<Lsn>) -> Option<Finding> {
+    let limit = limit?;
     let held = slot.lag_bytes.filter(|held| *held > limit)?;
     let what =
         format!("{} holds back {} of log on the server, more than max_slot_lag_bytes ({})", named(&slot.name), bytes(held), bytes(limit));
-    if wanted.on_slot_lag == OnSlotLag::DropSlot {
-        let since = wanted.saved.or(slot.confirmed_flush).unwrap_or_default();
+    if on_slot_lag == OnSlotLag::DropSlot {
+        let since = saved.or(slot.confirmed_flush).unwrap_or_default();
         let data = format!(
             "as on_slot_lag says, it was dropped; changes made after {since} can no longer be read, and are missing at the destination"
         );
@@ -186,7 +192,7 @@ fn lag(slot: &SlotInfo, wanted: &Wanted) -> Option<Finding> {
         );
     }
     let unread = slot.unread_bytes.unwrap_or(held);
-    let finding = match wanted.on_slot_lag {
+    let finding = match on_slot_lag {
         OnSlotLag::Warn => Finding::warn("slot_lag", format!("{what}; no data is lost, but the server's disk fills")),
         _ => Finding::stop(
             "slot_lag",
@@ -202,7 +208,7 @@ fn lag(slot: &SlotInfo, wanted: &Wanted) -> Option<Finding> {
                 .run("SELECT gid, prepared, owner FROM pg_prepared_xacts ORDER BY prepared LIMIT 5"),
         );
     }
-    let catch_up = match wanted.on_slot_lag {
+    let catch_up = match on_slot_lag {
         OnSlotLag::Warn => "this run catches up; run more often, or with --follow",
         _ => {
             "to catch up, run once with on_slot_lag: warn; to give the changes up and free the disk, drop the slot, and load the cdc streams again in full"

@@ -107,7 +107,7 @@ pub(super) fn unusable(slot: &SlotInfo, server: &ServerSettings, wanted: &Wanted
     in_use(slot, server).or_else(|| two_phase(slot, wanted))
 }
 
-fn in_use(slot: &SlotInfo, server: &ServerSettings) -> Option<Finding> {
+pub(super) fn in_use(slot: &SlotInfo, server: &ServerSettings) -> Option<Finding> {
     let reader = slot.reader.as_ref()?;
     let finding = Finding::stop(
         "slot_in_use",

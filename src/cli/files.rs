@@ -78,6 +78,8 @@ pub fn advised(error: Error, kind: FileKind) -> Error {
         FileKind::Source => "correct the file; `lakeward spec` prints every key with what it takes",
         FileKind::Destination => "correct the file; `lakeward spec --destination-type parquet` prints every key with what it takes",
         FileKind::Streams => "correct the file, or remove it and let discover write it again",
-        FileKind::State => "restore the file from a copy, or run without --state to load the tables again",
+        FileKind::State => {
+            "restore the file from a copy, have `lakeward state repair` write it anew as far as the destination proves it, or run without --state to load the tables again"
+        }
     })
 }

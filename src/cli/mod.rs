@@ -13,6 +13,8 @@ pub mod preview;
 pub mod report;
 pub mod size;
 pub mod spec;
+pub mod state;
+mod state_repair;
 pub mod sync;
 
 use crate::config::encryption::{self, Key};
@@ -62,6 +64,8 @@ enum Command {
     Preview(preview::PreviewArgs),
     /// Print the file of --config or --destination, encrypted with --encryption-key
     Encrypt,
+    /// Show what the state file says, or repair it
+    State(state::StateArgs),
 }
 
 /// Flags that every command accepts, as in OLake.
@@ -179,6 +183,7 @@ async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {
         Command::ClearDestination => clear::run(&flags).await,
         Command::Preview(args) => preview::run(&flags, &args).await,
         Command::Encrypt => encrypt::run(&flags).await,
+        Command::State(args) => state::run(&flags, &args).await,
     }
 }
 

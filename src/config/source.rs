@@ -9,6 +9,7 @@ use super::keywords::{self, Keywords, NO_EFFECT, ssl_mode};
 use super::seconds::Seconds;
 use super::shape::{Findings, is_empty};
 use super::ssh::SshConfig;
+use crate::capture::slot_judgement::OnSlotLag;
 use crate::error::{Error, Result};
 use crate::postgres::changes::Way;
 use crate::postgres::connect::{ConnectOptions, Host, SslMode};
@@ -32,6 +33,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const POLL_ROWS: u32 = 100_000;
 /// Between two commits of changes, unless the file says otherwise.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
+/// What `max_slot_lag_bytes` is by default: more than a job that runs now and then leaves, less than most disks have.
+const SLOT_LAG_BYTES: u64 = 50 << 30;
 
 /// A PostgreSQL database to read. Either `url`, or `host` (or `hosts`) with the keys beside it.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -246,8 +249,7 @@ pub enum OnDetach {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("x-not-built" = [
-    "plugin", "sync_publication", "drop_on_clear", "max_slot_lag_bytes", "on_slot_lag",
-    "max_changes", "idle_timeout_s"
+    "plugin", "max_changes", "idle_timeout_s"
 ]))]
 pub struct UpdateMethod {
     /// Logical replication slot.
@@ -271,6 +273,14 @@ pub struct UpdateMethod {
     pub on_truncate: OnTruncate,
     /// Ours: what becomes of the rows of a partition that is detached or dropped, of which the log says nothing.
     pub on_detach: OnDetach,
+    /// Ours: add to the publication, before the slot is read, the chosen tables that it does not have and the chosen columns that its column lists leave out. Nothing is ever taken out of it, and one FOR ALL TABLES needs nothing. Takes the rights of an owner, and holds up writing to a table for half a second at most at a time. Default false: what is lacking is an error.
+    pub sync_publication: bool,
+    /// Ours: `clear-destination` with `--config` also drops the slot when no stream of the state is followed any more, and the publication if `create_if_missing` has made it. Default false: both stay, and the server keeps the log for the slot.
+    pub drop_on_clear: bool,
+    /// Ours: bytes of log that the slot may hold back on the server. Judged when a run begins. Default 53687091200 (50 GiB); 0: any number.
+    pub max_slot_lag_bytes: Option<u64>,
+    /// Ours: what to do when it holds back more.
+    pub on_slot_lag: OnSlotLag,
     /// How long OLake waits for the first change, in seconds. A run here ends where the log ended when it began, however long ago the last change was.
     pub initial_wait_time: Option<u64>,
     /// `initial_wait_time` as OLake's documentation spells it.
@@ -342,6 +352,7 @@ impl Source {
         let own = || Some(slot.clone()).filter(|_| method.create_if_missing);
         let publication = given(&method.publication).or_else(own).ok_or_else(|| missing("publication", "publication"))?;
         let heartbeat = method.heartbeat_s.map_or(Duration::ZERO, |Seconds(time)| time);
+        let max_slot_lag_bytes = method.max_slot_lag_bytes.unwrap_or(SLOT_LAG_BYTES);
         Ok(Some(capture::Terms {
             slot,
             publication,
@@ -350,6 +361,9 @@ impl Source {
             on_truncate: method.on_truncate,
             on_detach: method.on_detach,
             way: method.way()?,
+            sync_publication: method.sync_publication,
+            max_slot_lag_bytes: Some(max_slot_lag_bytes).filter(|limit| *limit > 0),
+            on_slot_lag: method.on_slot_lag,
         }))
     }
 
@@ -691,6 +705,19 @@ mod tests {
         refused(json!({"host": "h", "username": ""}), "`username`: found nothing");
         refused(json!({"hosts": ["a", " "], "username": "u"}), "`hosts[1]`: found an empty name");
         refused(json!({"host": "h", "username": "u", "exclude_tables": [""]}), "`exclude_tables[0]`");
+    }
+
+    #[test]
+    fn a_slot_may_hold_back_so_much_and_no_more() {
+        let terms = |more: Value| {
+            let mut method = json!({"replication_slot": "s", "publication": "p"});
+            method.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let terms = source(json!({"update_method": method})).capture().unwrap().unwrap();
+            (terms.max_slot_lag_bytes, terms.on_slot_lag)
+        };
+        assert_eq!(terms(json!({})), (Some(50 << 30), OnSlotLag::Warn));
+        assert_eq!(terms(json!({"max_slot_lag_bytes": 0, "on_slot_lag": "stop"})), (None, OnSlotLag::Stop));
+        assert_eq!(terms(json!({"max_slot_lag_bytes": 7, "on_slot_lag": "drop_slot"})), (Some(7), OnSlotLag::DropSlot));
     }
 
     #[test]

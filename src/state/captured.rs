@@ -48,6 +48,11 @@ pub struct KnownColumn {
 }
 
 impl Captured {
+    /// A stream of which no more than this is known.
+    pub fn new(load: String, table: String, seen: Option<Seen>) -> Self {
+        Self { load, table, lsn: Lsn::default(), written: None, columns: BTreeMap::new(), partitions: BTreeSet::new(), reload: false, seen }
+    }
+
     /// The columns of a table, by number.
     pub fn columns_of(names: &BTreeMap<i16, String>) -> BTreeMap<i16, KnownColumn> {
         names.iter().map(|(number, name)| (*number, KnownColumn { name: name.clone(), ..KnownColumn::default() })).collect()

@@ -53,27 +53,57 @@ impl StateFile {
 
 /// Reads a state file; `None` when there is none. A file that is not a state file is an error, and is left as it is.
 pub fn load(path: &Path) -> Result<Option<State>> {
+    match look(path)? {
+        Content::Missing => Ok(None),
+        Content::Whole(state) => Ok(Some(*state)),
+        Content::Damaged(error) => Err(error),
+    }
+}
+
+/// What there is in place of a state file.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing.
+    Missing,
+    /// A state.
+    Whole(Box<State>),
+    /// What was a state, or nothing that anybody would miss.
+    Damaged(Error),
+}
+
+/// Looks at a state file.
+///
+/// # Errors
+/// What somebody would miss who lost it: a state of a newer program, an object with keys that no state has.
+pub fn look(path: &Path) -> Result<Content> {
     if matches!(path.try_exists(), Ok(false)) {
-        return Ok(None);
+        return Ok(Content::Missing);
     }
     let damaged = |why: &str| Error::state(why).hint(RESTORE);
-    let understand = || {
+    let mut precious = false;
+    let mut understand = || {
         let text = read(path).map_err(|error| damaged(&error.to_string()))?;
         let value = parse_json(&text).map_err(|error| damaged(&error.to_string()))?;
         let Value::Object(map) = &value else { return Err(damaged("found no object, accepted: an object with keys")) };
         let number = |value: &Value| value.as_u64().unwrap_or(0);
+        precious = true;
         refuse_newer(number(&value["version"]), number(&value["lakeward"]["version"]))?;
         // Any other file of the user would do for a state in which nothing has been read yet, and would then be overwritten.
         if let Some(key) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(damaged(&format!("`{key}`: no key of a state file, accepted: {}", KEYS.join(", ")))
                 .hint("check which file is given to which flag, or remove the key"));
         }
+        precious = false;
         let state: State =
             serde_path_to_error::deserialize(value).map_err(|error| damaged(&format!("`{}`: {}", error.path(), error.inner())))?;
         state.validate()?;
-        Ok(Some(state))
+        Ok(state)
     };
-    understand().doing(|| format!("read state file {}", path.display()))
+    match understand().doing(|| format!("read state file {}", path.display())) {
+        Ok(state) => Ok(Content::Whole(Box::new(state))),
+        Err(error) if precious => Err(error),
+        Err(error) => Ok(Content::Damaged(error)),
+    }
 }
 
 /// The keys that a state file may have.
@@ -187,6 +217,9 @@ mod tests {
             assert_eq!(error.kind(), Kind::State);
             assert!(error.to_string().contains(place) && error.advice().is_some(), "{text}: {error}");
             assert_eq!(fs::read_to_string(&path).expect("read"), text);
+            // What may be written over is no file of a newer program, and none of another kind.
+            let precious = ["version: found 99", "no key of a state file"].iter().any(|mark| place.contains(mark));
+            assert_eq!(look(&path).is_err(), precious, "{text}");
         }
     }
 }

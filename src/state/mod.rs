@@ -26,7 +26,7 @@ pub const OLAKE_VERSION: u64 = 7;
 pub const VERSION: u64 = 1;
 
 /// What to do about a file that is damaged.
-const RESTORE: &str = "restore the file from a copy, or run without --state to load the tables again";
+const RESTORE: &str = "restore the file from a copy, have `lakeward state repair` write it anew as far as the destination proves it, or run without --state to load the tables again";
 
 /// The file as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -92,14 +92,8 @@ mod tests {
     fn columns_are_found_by_their_numbers() {
         let names = |list: &[(i16, &str)]| list.iter().map(|(number, name)| (*number, (*name).to_owned())).collect::<BTreeMap<_, _>>();
         let mut captured = Captured {
-            load: String::new(),
-            table: String::new(),
-            lsn: crate::postgres::lsn::Lsn::default(),
-            written: None,
             columns: Captured::columns_of(&names(&[(1, "a"), (2, "b"), (3, "c")])),
-            partitions: std::collections::BTreeSet::new(),
-            reload: false,
-            seen: None,
+            ..Captured::new(String::new(), String::new(), None)
         };
         captured.rename(&names(&[(1, "a"), (2, "x"), (3, "c")]));
         captured.rename(&names(&[(1, "a"), (2, "y")]));

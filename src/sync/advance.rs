@@ -146,7 +146,7 @@ fn agree<T: Table>(plan: &StreamPlan, cursor: &Cursor, table: &T) -> Result<()> 
         "{}: the state file says that load {} was committed last, but in the destination {found}: adding to it would lose rows or double them",
         plan.id, cursor.load
     ))
-    .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream, then sync"))
+    .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream (or `lakeward state repair`, which only leaves it out of the state), then sync"))
 }
 
 fn towards(plan: &StreamPlan, field: &CursorField, info: &TableInfo, last: Last, now: &Moment, server_version: u32) -> Result<Aim> {

@@ -13,10 +13,12 @@
 
 use super::StreamRun;
 use super::backfill::BatchLimits;
+use super::capture_open::drop_lagging;
 use super::capture_reader::Reader;
 use super::capture_settle::safe;
 use super::capture_watch::watch;
 use super::keeper::Keeper;
+use crate::capture::slot_judgement::OnSlotLag;
 use crate::config::source::{OnDetach, OnTruncate};
 use crate::error::{Error, Kind, Result};
 use crate::postgres::changes::{Changes, Way};
@@ -71,6 +73,12 @@ pub struct Terms {
     pub on_detach: OnDetach,
     /// What a TRUNCATE does.
     pub on_truncate: OnTruncate,
+    /// Whether what the publication lacks is added to it.
+    pub sync_publication: bool,
+    /// Bytes of log that the slot may hold back; `None` means any.
+    pub max_slot_lag_bytes: Option<u64>,
+    /// What to do when it holds back more.
+    pub on_slot_lag: OnSlotLag,
 }
 
 /// What following works with.
@@ -153,6 +161,10 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
     };
     // What was acknowledged reaches the server, whatever became of the rest.
     let ended = stream.finish(END).await;
+    if outcome.is_err() && matches!(course.until, Until::Told { .. }) {
+        // Not as long as it is being read.
+        drop_lagging(&ground.options, &ground.terms).await?;
+    }
     let outcome = outcome?;
     if outcome == Ended::Complete {
         reader.done();

@@ -155,5 +155,5 @@ pub fn agree<T: Table>(plan: &StreamPlan, mut captured: Captured, table: &T) -> 
         "{}: the state file says that {said} were committed last, but of the destination {told}: adding to it would lose rows or double them",
         plan.id
     ))
-    .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream, then sync"))
+    .hint("name the state file that belongs to this destination, or load the table anew: clear-destination for this stream (or `lakeward state repair`, which only leaves it out of the state), then sync"))
 }

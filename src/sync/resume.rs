@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::postgres::catalog::{Access, Leaf, TableInfo};
 use crate::postgres::connect;
 use crate::postgres::exported::Exported;
-use crate::postgres::lsn::Lsn;
 use crate::state::captured::{Captured, Seen};
 use crate::state::progress::{Load, StagedChunk, gaps, verify_query};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -209,14 +208,9 @@ async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Ke
     let load = Uuid::now_v7().simple().to_string();
     let plan = &stream.plan;
     let captured = Captured {
-        load,
-        table: plan.spec.source.clone(),
-        lsn: Lsn::default(),
-        written: None,
         columns: Captured::columns_of(&plan.numbers),
         partitions: plan.partitions.clone(),
-        reload: false,
-        seen: None,
+        ..Captured::new(load, plan.spec.source.clone(), None)
     };
     keeper.commit(|state| {
         state.complete(&stream.info.namespace, &stream.info.name);

@@ -11,9 +11,8 @@
 use super::keeper::Keeper;
 use super::plan::StreamPlan;
 use crate::error::{Error, Result};
-use crate::postgres::lsn::Lsn;
 use crate::state::State;
-use crate::state::captured::Captured;
+use crate::state::captured::{Captured, Seen};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -44,6 +43,52 @@ impl Mark {
     pub fn read(token: &Token) -> Option<Self> {
         serde_json::from_str(&token.0).ok()
     }
+}
+
+/// A mark as it is stored for a stream whose changes are followed: it says all that the state says, so that the state can be written again from it
+/// ([`crate::repair`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// What every token says.
+    #[serde(flatten)]
+    pub mark: Mark,
+    /// The table's OID; empty in other tokens.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub table: String,
+    /// What the first load has seen, as long as the stream has not passed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+impl Stamp {
+    /// What is stored with the parts of a settlement.
+    fn of(plan: &StreamPlan, mark: &Mark, state: &State) -> Self {
+        let (table, seen) = match &plan.capture {
+            Some(_) => (plan.spec.source.clone(), unpassed(&plan.id, mark, state)),
+            None => (String::new(), None),
+        };
+        Self { mark: mark.clone(), table, seen }
+    }
+
+    /// As stored in the destination.
+    pub fn token(&self) -> Token {
+        serde_json::to_string(self).map_or_else(|_| self.mark.token(), Token)
+    }
+
+    /// What a token says, if it is one of ours.
+    pub fn read(token: &Token) -> Option<Self> {
+        serde_json::from_str(&token.0).ok()
+    }
+}
+
+/// What the first load of a stream has seen, if that still matters after this commit.
+fn unpassed(id: &str, mark: &Mark, state: &State) -> Option<Seen> {
+    let ours = &state.lakeward;
+    if !mark.changes {
+        return ours.loads.get(id).and_then(|load| load.seen.clone());
+    }
+    let passed = |seen: &Seen| mark.lsn.parse().is_ok_and(|position| seen.is_passed(position));
+    ours.captures.get(id).and_then(|captured| captured.seen.clone()).filter(|seen| !passed(seen))
 }
 
 /// A load of one table that is staged to its end.
@@ -81,6 +126,9 @@ pub async fn settle<T: Table>(
 ) -> Result<Vec<Result<()>>> {
     keeper.flush()?;
     let plans: Vec<&StreamPlan> = group.iter().map(|settlement| settlement.plan).collect();
+    let token = |settlement: &Settlement<'_, T>| keeper.read(|state| Stamp::of(settlement.plan, &settlement.mark, state).token());
+    let tokens: Vec<Token> = group.iter().map(token).collect();
+    let group: Vec<_> = group.into_iter().zip(tokens).collect();
     let outcomes = if together { commit_together(group).await } else { commit_each(group).await };
     keeper.commit(|state| {
         for (plan, outcome) in plans.iter().zip(&outcomes) {
@@ -93,29 +141,29 @@ pub async fn settle<T: Table>(
 }
 
 /// The outcomes say whether the destination was written to.
-async fn commit_each<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool>> {
-    let commit = async |settlement: Settlement<'_, T>| -> Result<bool> {
+async fn commit_each<T: Table>(group: Vec<(Settlement<'_, T>, Token)>) -> Vec<Result<bool>> {
+    let commit = async |(settlement, token): (Settlement<'_, T>, Token)| -> Result<bool> {
         if settlement.is_idle() {
             return Ok(false);
         }
-        let Settlement { plan, table, parts, how, mark, .. } = settlement;
-        let outcome = table.lock().await.commit(parts, mark.token(), how).await;
+        let Settlement { plan, table, parts, how, .. } = settlement;
+        let outcome = table.lock().await.commit(parts, token, how).await;
         outcome.map(|()| true).map_err(|e| Error::from(e).doing(format!("commit {}", plan.id)))
     };
     futures::stream::iter(group).map(commit).buffered(COMMITS_AT_ONCE).collect().await
 }
 
 /// As [`commit_each`], at one instant.
-async fn commit_together<T: Table>(group: Vec<Settlement<'_, T>>) -> Vec<Result<bool>> {
-    let written: Vec<(bool, &StreamPlan)> = group.iter().map(|settlement| (!settlement.is_idle(), settlement.plan)).collect();
-    let busy: Vec<_> = group.into_iter().filter(|settlement| !settlement.is_idle()).collect();
+async fn commit_together<T: Table>(group: Vec<(Settlement<'_, T>, Token)>) -> Vec<Result<bool>> {
+    let written: Vec<(bool, &StreamPlan)> = group.iter().map(|(settlement, _)| (!settlement.is_idle(), settlement.plan)).collect();
+    let busy: Vec<_> = group.into_iter().filter(|(settlement, _)| !settlement.is_idle()).collect();
     let mut tables = Vec::with_capacity(busy.len());
-    for settlement in &busy {
+    for (settlement, _) in &busy {
         tables.push(settlement.table.lock().await);
     }
-    let joint = |(table, settlement): (_, Settlement<'_, T>)| {
-        let Settlement { parts, how, mark, .. } = settlement;
-        Joint { table, parts, token: mark.token(), how }
+    let joint = |(table, (settlement, token)): (_, (Settlement<'_, T>, Token))| {
+        let Settlement { parts, how, .. } = settlement;
+        Joint { table, parts, token, how }
     };
     let joint = tables.iter_mut().map(|table| &mut **table).zip(busy).map(joint).collect();
     let mut outcomes = T::commit_together(joint).await.into_iter();
@@ -139,14 +187,9 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
     if let Some(seen) = load.seen.take() {
         let source = &plan.spec.source;
         let mut captured = Captured {
-            load: load.generation.clone(),
-            table: source.clone(),
-            lsn: Lsn::default(),
-            written: None,
             columns: Captured::columns_of(&plan.numbers),
             partitions: plan.partitions.clone(),
-            reload: false,
-            seen: Some(seen),
+            ..Captured::new(load.generation.clone(), source.clone(), Some(seen))
         };
         if let Some(before) = state.lakeward.captures.remove(id).filter(|before| before.table == *source) {
             captured.columns = before.columns;
@@ -174,4 +217,28 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
         state.set_cursor(&stream.namespace, &stream.name, &column.name, value);
     }
     state.lakeward.cursors.insert(id.clone(), cursor);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_keeps_what_the_first_load_has_seen_until_it_is_passed() {
+        let seen = json!({"moment": {"system": "1", "timeline": 1, "database": 5, "xmin": 9, "xmax": 9, "lsn": "0/20", "durable": true}, "open": [3]});
+        let load = json!({"generation": "g", "fingerprint": "", "chunks": [], "seen": seen});
+        let captured = json!({"load": "l", "table": "7", "lsn": "0/5", "seen": seen});
+        let file = json!({"lakeward": {"version": 1, "loads": {"s.load": load}, "captures": {"s.t": captured}}});
+        let state: State = serde_json::from_value(file).expect("a state");
+        let mark = |lsn: &str, changes| Mark { load: "l".into(), lsn: lsn.into(), changes };
+        let kept = |id: &str, mark: &Mark| unpassed(id, mark, &state).is_some();
+        assert!(kept("s.load", &mark("0/20", false)) && kept("s.t", &mark("0/20", true)));
+        assert!(!kept("s.t", &mark("0/21", true)) && !kept("s.t", &mark("0/20", false)) && !kept("s.other", &mark("0/1", true)));
+        // What older programs read of it, and of theirs.
+        let stamp = Stamp { mark: mark("0/20", true), table: "7".into(), seen: unpassed("s.t", &mark("0/20", true), &state) };
+        assert_eq!((Mark::read(&stamp.token()), Stamp::read(&stamp.token())), (Some(mark("0/20", true)), Some(stamp)));
+        let plain = Stamp { mark: mark("0/20", false), table: String::new(), seen: None };
+        assert_eq!((plain.token(), Stamp::read(&mark("0/20", false).token())), (mark("0/20", false).token(), Some(plain)));
+    }
 }

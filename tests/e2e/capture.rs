@@ -25,7 +25,7 @@ pub fn job(database: &Database, slot: &str, iceberg: Option<Value>) -> Job {
     job
 }
 
-/// Every stream of the catalog is followed.
+/// Has all streams of the catalog followed.
 pub fn follow(job: &Job) {
     job.edit("streams.json", |file| {
         for entry in file["streams"].as_array_mut().expect("a list") {

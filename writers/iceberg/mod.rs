@@ -30,7 +30,7 @@ pub use table::IcebergTable;
 
 use crate::parquet::Resources;
 use crate::parquet::encode::EncodeOptions;
-use crate::{Destination, Error, Kind, Result, TableSpec};
+use crate::{Destination, Error, Kind, Result, TableSpec, Token};
 use arrow::array::RecordBatch;
 use catalog::{Catalog, Creation, TableName};
 use config::Settings;
@@ -98,6 +98,15 @@ impl Iceberg {
         let name = self.name(database, name);
         let Some(loaded) = self.catalog.load(&name).await? else { return Ok(Vec::new()) };
         Box::pin(preview::preview(&loaded, rows)).await.map_err(|e| e.doing(format!("read {name}")))
+    }
+}
+
+impl Iceberg {
+    /// See [`crate::AnyDestination::token`].
+    pub async fn token(&self, database: &str, name: &str, writer: &str) -> Result<Option<Token>> {
+        let name = self.name(database, name);
+        let loaded = self.catalog.load(&name).await.map_err(|e| e.doing(format!("read {name}")))?;
+        Ok(loaded.and_then(|loaded| token::committed(&loaded.metadata, writer)))
     }
 }
 

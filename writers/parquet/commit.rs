@@ -52,6 +52,19 @@ impl Ledger {
         Ok(ledger)
     }
 
+    /// The token of the last commit that was decided, completed or not: what [`Ledger::open`] ends with. Only reads.
+    pub(super) async fn token(storage: Storage, folders: Folders) -> Result<Option<Token>> {
+        let ledger = Self { storage, folders, manifest: None, id: String::new(), attempt: None, _lock: None };
+        let path = ledger.folders.manifest()?;
+        let manifest = match ledger.storage.get(&path).await? {
+            Some(data) => Some(Manifest::read(&data, &ledger.storage.show(path.as_ref()))?),
+            None => None,
+        };
+        let private = ledger.storage.list(&ledger.folders.private).await?;
+        let last = ledger.read_records(&private, manifest.as_ref().map_or(0, |manifest| manifest.seq)).await?.pop();
+        Ok(last.map(|record| record.token).or(manifest.map(|manifest| manifest.token)))
+    }
+
     /// Whether files of this schema can stand beside those that are there.
     pub(super) fn check_append(&self, schema: &Schema, label: &str) -> Result<()> {
         self.manifest.as_ref().map_or(Ok(()), |manifest| manifest.check_append(schema, label))

@@ -97,6 +97,15 @@ impl Parquet {
     }
 }
 
+impl Parquet {
+    /// See [`crate::AnyDestination::token`].
+    pub async fn token(&self, database: &str, name: &str) -> Result<Option<Token>> {
+        let reading = |e: Error| e.doing(format!("read {database}.{name}"));
+        let folders = Folders::of(database, name).map_err(reading)?;
+        Box::pin(Ledger::token(self.storage.clone(), folders)).await.map_err(reading)
+    }
+}
+
 impl Destination for Parquet {
     type Table = ParquetTable;
 

@@ -364,6 +364,30 @@ async fn a_commit_that_failed_halfway_is_finished_by_the_next() {
     }
 }
 
+/// Wherever a commit has died: what a look says is what the next writer finds, and looking changes nothing.
+#[tokio::test]
+async fn a_token_is_told_as_the_next_to_open_finds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::local(folder.path());
+    assert_eq!(parquet(&storage).token("conformance", "none").await.unwrap(), None);
+    let mut seen = Vec::new();
+    for steps in 0..40 {
+        let name = format!("t{steps}");
+        let (table, second) = table_with_part(&storage, &name).await;
+        drop(table);
+        let mut table = parquet(&storage).open(&spec(&name)).await.unwrap();
+        table.ledger.swap_storage(storage.failing_after(steps));
+        let _ = table.commit(vec![second], Token("b".into()), Commit::Append).await;
+        drop(table);
+        let before = snapshot(folder.path());
+        let told = parquet(&storage).token("conformance", &name).await.unwrap();
+        assert_eq!(snapshot(folder.path()), before, "after {steps} writes");
+        assert_eq!(parquet(&storage).open(&spec(&name)).await.unwrap().committed(), told.as_ref(), "after {steps} writes");
+        seen.push(told);
+    }
+    assert!(["a", "b"].into_iter().all(|token| seen.contains(&Some(Token(token.into())))), "{seen:?}");
+}
+
 #[tokio::test]
 async fn an_older_manifest_over_a_newer_one_heals() {
     let storage = Faulty::store(Fault::Overwrites);
