@@ -1,8 +1,12 @@
 //! `check`: finds out now what would otherwise fail later.
 
 use super::{Flags, sync};
+use crate::config::Source;
 use crate::error::{Error, Result};
+use crate::postgres::connect::ConnectOptions;
 use crate::postgres::{catalog, connect};
+use crate::sync::capture_check::inspect;
+use crate::sync::capture_plan::is_captured;
 use clap::Args;
 use serde_json::json;
 use writers::Destination as _;
@@ -29,6 +33,16 @@ pub async fn run(flags: &Flags, args: &CheckArgs) -> Result<()> {
     outcome
 }
 
+/// Slot and publication, of a source that is meant for change data capture; with a catalog, whether its streams can be followed.
+async fn check_capture(flags: &Flags, source: &Source, options: &ConnectOptions) -> Result<()> {
+    let Some(terms) = source.capture()? else { return Ok(()) };
+    let chosen = match &flags.catalog {
+        Some(_) => super::read_chosen(flags, None)?.into_iter().filter(is_captured).collect(),
+        None => Vec::new(),
+    };
+    inspect(options, &terms, &chosen, source.scope().collapse_partitions).await
+}
+
 async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
     if flags.config.is_none() && flags.destination.is_none() {
         return Err(Error::config("nothing to check: neither --config nor --destination is given")
@@ -46,6 +60,8 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
                 tracing::warn!("{warning}");
             }
             tracing::info!("source: {} tables can be read", found.tables.len());
+            session.close().await;
+            check_capture(flags, &source, &options).await?;
         }
     }
     if flags.destination.is_some() {

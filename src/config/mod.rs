@@ -34,6 +34,7 @@ pub mod ssh;
 pub mod streams;
 pub mod suggest;
 mod type_name;
+pub mod update_method;
 
 pub use destination::Destination;
 pub use load::{FileKind, Loaded, load, load_with};

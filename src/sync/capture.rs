@@ -19,7 +19,7 @@ use super::capture_settle::safe;
 use super::capture_watch::watch;
 use super::keeper::Keeper;
 use crate::capture::slot_judgement::OnSlotLag;
-use crate::config::source::{OnDetach, OnTruncate};
+use crate::config::update_method::{OnDetach, OnTruncate};
 use crate::error::{Error, Kind, Result};
 use crate::postgres::changes::{Changes, Way};
 use crate::postgres::connect::{self, ConnectOptions};

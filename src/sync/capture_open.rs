@@ -115,7 +115,7 @@ async fn complete<T: Table>(
 }
 
 /// What stands in the way of reading through the publication; one that was made a moment ago fits.
-fn judge(found: Option<&PublicationInfo>, tables: &[ChosenTable]) -> Result<()> {
+pub(super) fn judge(found: Option<&PublicationInfo>, tables: &[ChosenTable]) -> Result<()> {
     for problem in found.map(|found| publication_check::check(found, tables)).unwrap_or_default() {
         match problem.finding.weight {
             _ if NO_MATTER.contains(&problem.finding.code) => {}
@@ -126,9 +126,9 @@ fn judge(found: Option<&PublicationInfo>, tables: &[ChosenTable]) -> Result<()> 
     Ok(())
 }
 
-/// Says whether the slot has to be made.
-async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, saved: Option<Lsn>) -> Result<bool> {
-    let wanted = Wanted {
+/// What a slot has to be.
+pub(super) fn wanted(terms: &Terms, options: &ConnectOptions, saved: Option<Lsn>) -> Wanted {
+    Wanted {
         name: terms.slot.clone(),
         plugin: "pgoutput".to_owned(),
         database: options.database.clone(),
@@ -138,7 +138,12 @@ async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, s
         wal_sender: terms.way == Way::Stream,
         max_slot_lag_bytes: terms.max_slot_lag_bytes,
         on_slot_lag: terms.on_slot_lag,
-    };
+    }
+}
+
+/// Says whether the slot has to be made.
+async fn take_slot(session: &Session, terms: &Terms, options: &ConnectOptions, saved: Option<Lsn>) -> Result<bool> {
+    let wanted = wanted(terms, options, saved);
     let begun = Instant::now();
     loop {
         let (settings, found) = (server::settings(session).await?, slot::find(session, &terms.slot).await?);

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::config::source::{OnDetach, OnTruncate};
+use crate::config::update_method::{OnDetach, OnTruncate};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::replication::{Protocol, Replication, StartOptions, Streaming};
 use crate::postgres::testing::Server;

@@ -13,7 +13,7 @@ use super::meter::Phase;
 use super::window::Follower;
 use crate::capture::pgoutput::{Message, Parser, Relation};
 use crate::capture::rows::Place;
-use crate::config::source::OnTruncate;
+use crate::config::update_method::OnTruncate;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::lsn::Lsn;
 use crate::state::captured::Captured;

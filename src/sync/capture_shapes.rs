@@ -11,7 +11,7 @@ use super::unseen::told;
 use crate::capture::partitions;
 use crate::capture::pgoutput::{Relation, RelationColumn};
 use crate::capture::rows::Origin;
-use crate::config::source::OnDetach;
+use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result, Retry};
 use crate::postgres::catalog::{self, ColumnInfo, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions, Session};

@@ -14,6 +14,7 @@ pub mod adapt;
 pub mod advance;
 pub mod backfill;
 pub mod capture;
+pub mod capture_check;
 pub mod capture_open;
 pub mod capture_plan;
 pub mod capture_reader;

@@ -7,7 +7,7 @@ use super::StreamRun;
 use super::capture::Terms;
 use super::run::Run;
 use crate::capture::partitions::{self, Moves};
-use crate::config::source::OnDetach;
+use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::ColumnInfo;
 use crate::postgres::connect;

@@ -378,6 +378,33 @@ fn changes_of_partitions_of_different_shapes() {
     assert_same_iceberg(&job, &database, "public.p");
 }
 
+/// Keys of several kinds, at their ends, and names that have to be quoted; and a label that an enum gets meanwhile.
+#[test]
+fn keys_and_names_of_every_kind() {
+    let database = Server::shared().database("capkeys");
+    database.sql(
+        r#"CREATE TYPE mood AS ENUM ('ok');
+         CREATE TABLE "Größe ""x"" €" ("Key of 1" bigint PRIMARY KEY, "Ünïcode, named" text, "select" mood);
+         INSERT INTO "Größe ""x"" €" VALUES (-9223372036854775808, 'low', 'ok'), (-1, 'minus', 'ok'), (0, 'zero', NULL), (9223372036854775807, 'high', 'ok');
+         CREATE TABLE by_uuid (id uuid PRIMARY KEY, v text); INSERT INTO by_uuid SELECT md5(i::text)::uuid, 'v' FROM generate_series(1, 20) i;
+         CREATE TABLE by_text (id text, at timestamptz, part smallint, v text, PRIMARY KEY (part, id, at));
+         INSERT INTO by_text SELECT 'ключ ' || i, '2024-03-31 00:30+01'::timestamptz + i * interval '30 min', -i, 'v' FROM generate_series(1, 20) i"#,
+    );
+    let job = job(&database, "capkeys", Some(json!({})));
+    job.sync().succeeded();
+    database.sql(r#"ALTER TYPE mood ADD VALUE 'new' BEFORE 'ok';"#);
+    database.sql(
+        r#"UPDATE "Größe ""x"" €" SET "select" = 'new', "Ünïcode, named" = '"quoted", \ and ''more''' WHERE "Key of 1" IN (0, 9223372036854775807);
+         DELETE FROM "Größe ""x"" €" WHERE "Key of 1" = -9223372036854775808; UPDATE "Größe ""x"" €" SET "Key of 1" = -9223372036854775808 WHERE "Key of 1" = -1;
+         UPDATE by_uuid SET id = md5(v || id)::uuid WHERE id::text < '8'; DELETE FROM by_uuid WHERE id::text > 'e';
+         UPDATE by_text SET at = at + interval '1 hour', v = '' WHERE part % 3 = 0; DELETE FROM by_text WHERE id = 'ключ 7'; UPDATE by_text SET id = id || '!', part = 7 WHERE part = -8"#,
+    );
+    job.resume().succeeded();
+    for stream in [r#"public.Größe "x" €"#, "public.by_uuid", "public.by_text"] {
+        assert_same_iceberg(&job, &database, stream);
+    }
+}
+
 /// Partitions that bring rows or take them away, of which the log says nothing; and those that are created as partitions, whose rows are all in the log.
 #[test]
 fn partitions_come_and_go() {

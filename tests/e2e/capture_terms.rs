@@ -224,3 +224,31 @@ fn clear(job: &Job) -> crate::support::lakeward::Outcome {
     let files = ["--streams", "streams.json", "--destination", "destination.json", "--state", "state.json"];
     job.run(&[&["clear-destination", "--config", "source.json"][..], &files].concat())
 }
+
+/// `check` finds what a run would stumble over, and changes nothing.
+#[test]
+fn check_looks_at_slot_and_publication() {
+    let database = Server::shared().database("termcheck");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE bare (id int, v text); CREATE ROLE termcheck LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO termcheck");
+    let job = job(&database, "termcheck", Some(json!({})));
+    let check = |more: &[&str]| job.run(&[&["check", "--config", "source.json"], more].concat());
+    check(&["--streams", "streams.json"]).succeeded();
+    assert_eq!(slots(&database, "termcheck"), "0", "nothing is created");
+    method(&job, &json!({"create_if_missing": false}));
+    check(&[]).failed(exit::SOURCE, &["slot_missing", "pg_create_logical_replication_slot"]);
+    database.sql("SELECT pg_create_logical_replication_slot('termcheck', 'pgoutput')");
+    check(&[]).failed(exit::SOURCE, &["termcheck_pub", "CREATE PUBLICATION"]);
+    database.sql("CREATE PUBLICATION termcheck_pub FOR TABLE t");
+    check(&[]).succeeded();
+    check(&["--streams", "streams.json"]).failed(exit::SOURCE, &["public.bare", "ALTER PUBLICATION"]);
+    job.select(&["public.t"]);
+    check(&["--streams", "streams.json"]).succeeded();
+    database.sql("ALTER TABLE t REPLICA IDENTITY NOTHING");
+    check(&["--streams", "streams.json"]).failed(exit::SOURCE, &["public.t", "REPLICA IDENTITY"]);
+    database.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT; SELECT pg_drop_replication_slot('termcheck'); SELECT pg_create_logical_replication_slot('termcheck', 'test_decoding')");
+    check(&[]).failed(exit::SOURCE, &["slot_wrong_plugin", "test_decoding"]);
+    database.sql("SELECT pg_drop_replication_slot('termcheck')");
+    job.edit("source.json", |source| source["username"] = json!("termcheck"));
+    method(&job, &json!({"create_if_missing": true}));
+    check(&[]).failed(exit::SOURCE, &["REPLICATION"]);
+}

@@ -68,6 +68,15 @@ fn changes_arrive_until_a_signal_comes() {
         database.sql(&format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 'followone'")).trim()
             == "t"
     });
+    // Nor does another database of the server hold it back.
+    let busy = Server::shared().database("followbusy");
+    busy.sql("CREATE TABLE b AS SELECT generate_series(1, 100000) i");
+    let end = busy.sql("SELECT pg_current_wal_insert_lsn()").trim().to_owned();
+    busy.sql("UPDATE b SET i = -i");
+    until("the slot, while another database writes", || {
+        database.sql(&format!("SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE slot_name = 'followone'")).trim()
+            == "t"
+    });
     // What was committed just before the signal is not left for the next run.
     database.sql("INSERT INTO t VALUES (5000, 'last')");
     std::thread::sleep(Duration::from_millis(100));
