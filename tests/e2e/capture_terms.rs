@@ -246,7 +246,7 @@ fn check_looks_at_slot_and_publication() {
     database.sql("ALTER TABLE t REPLICA IDENTITY NOTHING");
     check(&["--streams", "streams.json"]).failed(exit::SOURCE, &["public.t", "REPLICA IDENTITY"]);
     database.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT; SELECT pg_drop_replication_slot('termcheck'); SELECT pg_create_logical_replication_slot('termcheck', 'test_decoding')");
-    check(&[]).failed(exit::SOURCE, &["slot_wrong_plugin", "test_decoding"]);
+    check(&[]).failed(exit::CONFIG, &["slot_wrong_plugin", "test_decoding"]);
     database.sql("SELECT pg_drop_replication_slot('termcheck')");
     job.edit("source.json", |source| source["username"] = json!("termcheck"));
     method(&job, &json!({"create_if_missing": true}));
