@@ -84,6 +84,8 @@ pub struct UpdateMethod {
     pub on_truncate: OnTruncate,
     /// Ours: what becomes of the rows of a partition that is detached or dropped, of which the log says nothing.
     pub on_detach: OnDetach,
+    /// Ours: a slot that `create_if_missing` makes is one that standbys keep in step (PostgreSQL 17 and later; see the manual on `sync_replication_slots`), so that following goes on after a fail-over. Default false.
+    pub failover_slot: bool,
     /// Ours: add to the publication, before the slot is read, the chosen tables that it does not have and the chosen columns that its column lists leave out. Nothing is ever taken out of it, and one FOR ALL TABLES needs nothing. Takes the rights of an owner, and holds up writing to a table for half a second at most at a time. Default false: what is lacking is an error.
     pub sync_publication: bool,
     /// Ours: `clear-destination` with `--config` also drops the slot when no stream of the state is followed any more, and the publication if `create_if_missing` has made it. Default false: both stay, and the server keeps the log for the slot.
@@ -144,6 +146,7 @@ impl UpdateMethod {
             on_truncate: self.on_truncate,
             on_detach: self.on_detach,
             way: self.way()?,
+            failover: self.failover_slot,
             sync_publication: self.sync_publication,
             max_slot_lag_bytes: Some(max_slot_lag_bytes).filter(|limit| *limit > 0),
             on_slot_lag: self.on_slot_lag,

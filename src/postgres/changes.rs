@@ -31,17 +31,17 @@ pub enum Changes {
 }
 
 impl Way {
-    /// Creates a slot for the plugin `pgoutput`; gives its first position. Waits until the transactions that have written
-    /// something have ended.
-    pub async fn create_slot(self, options: &ConnectOptions, name: &str) -> Result<Lsn> {
+    /// Creates a slot for the plugin `pgoutput`, which standbys keep too if it is for `failover` (PostgreSQL 17 and later); gives its first
+    /// position. Waits until the transactions that have written something have ended.
+    pub async fn create_slot(self, options: &ConnectOptions, name: &str, failover: bool) -> Result<Lsn> {
         match self {
             Self::Stream => {
                 let mut replication = Replication::connect(options).await?;
-                let created = replication.create_slot(&SlotOptions { name: name.to_owned(), ..SlotOptions::default() }).await?;
+                let created = replication.create_slot(&SlotOptions { name: name.to_owned(), failover, ..SlotOptions::default() }).await?;
                 replication.close().await;
                 Ok(created.consistent_point)
             }
-            Self::Poll(_) => slot_poll::create_slot(options, name).await,
+            Self::Poll(_) => slot_poll::create_slot(options, name, failover).await,
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
         sql(&server, "CREATE TABLE both_ways (i int); CREATE PUBLICATION both_ways FOR TABLE both_ways").await;
         let rhythm = Rhythm { interval: Duration::from_millis(20), rows: 1 };
         for (way, slot) in [(Way::Stream, "both_stream"), (Way::Poll(rhythm), "both_poll")] {
-            let created = way.create_slot(&options, slot).await.unwrap();
+            let created = way.create_slot(&options, slot, false).await.unwrap();
             let start = StartOptions {
                 slot: slot.to_owned(),
                 from: Lsn(0),

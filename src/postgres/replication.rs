@@ -248,16 +248,18 @@ fn strange(row: &[Option<String>]) -> Error {
     frame::garbage(format!("an answer of {} columns", row.len()))
 }
 
+/// A slot that a server of this version does not have.
+pub(super) fn needs(what: &str, major: u32, version: u32) -> Error {
+    let found = version / 10_000;
+    Error::config(format!("a replication slot {what} needs PostgreSQL {major} or later, and the server is PostgreSQL {found}"))
+}
+
 fn create_command(slot: &SlotOptions, version: u32) -> Result<String> {
-    let needs = |what: &str, major: u32| {
-        let found = version / 10_000;
-        Err(Error::config(format!("a replication slot {what} needs PostgreSQL {major} or later, and the server is PostgreSQL {found}")))
-    };
     if slot.two_phase && version < 150_000 {
-        return needs("for two-phase commit", 15);
+        return Err(needs("for two-phase commit", 15, version));
     }
     if slot.failover && version < 170_000 {
-        return needs("for failover", 17);
+        return Err(needs("for failover", 17, version));
     }
     let mut options = if version < 150_000 { "EXPORT_SNAPSHOT" } else { "(SNAPSHOT 'export'" }.to_owned();
     for (wanted, option) in [(slot.two_phase, ", TWO_PHASE true"), (slot.failover, ", FAILOVER true")] {

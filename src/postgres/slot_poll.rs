@@ -20,7 +20,7 @@ use super::copy_data::Flow;
 use super::frame::garbage;
 use super::lsn::Lsn;
 use super::quote;
-use super::replication::{StartOptions, explain};
+use super::replication::{StartOptions, explain, needs};
 use super::replication_status::{Acknowledger, Progress};
 use super::replication_stream::{Event, Received};
 use super::slot_peek::{Sieve, Statements, moved};
@@ -112,11 +112,15 @@ struct Asked {
 
 /// Creates a slot for the plugin `pgoutput` without a replication connection; gives the position after which transactions that
 /// commit are in it. Waits until the transactions that have written something have ended.
-pub async fn create_slot(options: &ConnectOptions, name: &str) -> Result<Lsn> {
+pub async fn create_slot(options: &ConnectOptions, name: &str, failover: bool) -> Result<Lsn> {
     let options = unhurried(options);
     let mut connection = connect::wire(&options).await.doing(|| "open a session to create a replication slot")?;
     let settings = connection.settings(&options, true);
-    let sql = format!("{settings}; SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput')", quote::literal(name));
+    if failover && connection.server_version() < 170_000 {
+        return Err(needs("for failover", 17, connection.server_version()));
+    }
+    let more = if failover { ", false, false, true" } else { "" };
+    let sql = format!("{settings}; SELECT lsn FROM pg_create_logical_replication_slot({}, 'pgoutput'{more})", quote::literal(name));
     let created = {
         let creating = connection.simple(&sql);
         tokio::pin!(creating);

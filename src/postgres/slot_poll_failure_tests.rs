@@ -69,9 +69,9 @@ async fn refusals_are_the_servers_and_come_with_advice() {
     let error = PollStream::start(&server.options(server.tcp(), "scram_user"), &options("poll_refused"), rhythm(1)).await;
     let error = check(error, "42501", "");
     assert!(error.advice().unwrap().contains("ALTER ROLE"), "{error}");
-    let error = create_slot(&server.options(server.tcp(), "scram_user"), "poll_new").await.unwrap_err();
+    let error = create_slot(&server.options(server.tcp(), "scram_user"), "poll_new", false).await.unwrap_err();
     assert_eq!(error.code(), Some("42501"), "{error}");
-    assert_eq!(create_slot(&way, "poll_refused").await.unwrap_err().code(), Some("42710"));
+    assert_eq!(create_slot(&way, "poll_refused", false).await.unwrap_err().code(), Some("42710"));
 
     // Dropped in between.
     let mut stream = start(&options("poll_refused")).await.unwrap();
@@ -91,7 +91,7 @@ async fn changes_that_somebody_else_takes_are_missed_aloud() {
     let server = Server::shared();
     let way = server.options(server.unix(), "postgres");
     sql(&server, "CREATE TABLE taken (i int); CREATE PUBLICATION taken FOR TABLE taken").await;
-    let created = create_slot(&way, "taken").await.unwrap();
+    let created = create_slot(&way, "taken", false).await.unwrap();
     assert_eq!(confirmed(&server, "taken").await, created);
     let mut stream = poll(&server, "taken", 100).await;
     sql(&server, "INSERT INTO taken VALUES (1)").await;
@@ -229,7 +229,7 @@ async fn a_pooler_may_lend_another_connection_for_each_statement() {
     // Waits for longer than a statement may take by the database's setting.
     let mut writer = wire(&server.options(server.unix(), "postgres")).await.unwrap();
     writer.simple("BEGIN; INSERT INTO pooled VALUES (0)").await.unwrap();
-    let (created, ()) = tokio::join!(create_slot(&way, "pooled"), async {
+    let (created, ()) = tokio::join!(create_slot(&way, "pooled", false), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         writer.simple("COMMIT").await.unwrap();
     });

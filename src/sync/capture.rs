@@ -73,6 +73,8 @@ pub struct Terms {
     pub on_detach: OnDetach,
     /// What a TRUNCATE does.
     pub on_truncate: OnTruncate,
+    /// Whether a slot that is made is kept by standbys too.
+    pub failover: bool,
     /// Whether what the publication lacks is added to it.
     pub sync_publication: bool,
     /// Bytes of log that the slot may hold back; `None` means any.

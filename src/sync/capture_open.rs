@@ -41,7 +41,7 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
     let creates = take_slot(&session, terms, options, known.filter(|_| !slot_is_there)).await?;
     session.close().await;
     if creates {
-        let position = terms.way.create_slot(options, &terms.slot).await?;
+        let position = terms.way.create_slot(options, &terms.slot, terms.failover).await?;
         tracing::info!("created the replication slot {} at {position}", terms.slot);
     }
     Ok(())

@@ -13,6 +13,7 @@ fn terms(limit: u64, on_slot_lag: OnSlotLag) -> Terms {
         slot: "lagging".into(),
         publication: "lagging".into(),
         create_if_missing: false,
+        failover: false,
         sync_publication: false,
         max_slot_lag_bytes: Some(limit),
         on_slot_lag,

@@ -252,3 +252,20 @@ fn check_looks_at_slot_and_publication() {
     method(&job, &json!({"create_if_missing": true}));
     check(&[]).failed(exit::SOURCE, &["REPLICATION"]);
 }
+
+/// `failover_slot`, which servers before 17 do not have.
+#[test]
+fn a_slot_for_failover() {
+    let database = Server::shared().database("termfail");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY)");
+    let job = job(&database, "termfail", Some(json!({})));
+    method(&job, &json!({"failover_slot": true}));
+    let has_it = database.sql("SELECT current_setting('server_version_num')::int >= 170000").trim() == "t";
+    if has_it {
+        job.sync().succeeded();
+        assert_eq!(database.sql("SELECT failover FROM pg_replication_slots WHERE slot_name = 'termfail'").trim(), "t");
+    } else {
+        job.sync().failed(exit::CONFIG, &["for failover", "17"]);
+        assert_eq!(slots(&database, "termfail"), "0");
+    }
+}
