@@ -4,7 +4,7 @@
 //! anything is read, with the statement that mends it. Does not read changes.
 
 use super::StreamRun;
-use super::capture::Terms;
+use super::capture::{Ended, Terms};
 use super::keeper::Keeper;
 use crate::capture::finding::Weight;
 use crate::capture::publication::{self, ChosenTable, PublicationInfo};
@@ -23,8 +23,8 @@ use writers::Table;
 /// Findings that are none here: partitions are known as well as their parents.
 const NO_MATTER: [&str; 2] = ["published_by_partition", "truncate_missing"];
 
-/// Sees to it that the publication and the slot are there and fit.
-pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[Arc<StreamRun<T>>], keeper: &Keeper) -> Result<()> {
+/// Sees to it that the publication and the slot are there and fit. A table that has other columns than it was planned with is to be planned anew.
+pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[Arc<StreamRun<T>>], keeper: &Keeper) -> Result<Ended> {
     let session = connect::session(options).await?;
     session.leave_transaction().await?;
     let slot_is_there = slot::find(&session, &terms.slot).await?.is_some();
@@ -34,7 +34,10 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
         Some(found) if terms.sync_publication => Some(complete(&session, found, &tables, streams, keeper, options.lock_timeout).await?),
         found => found,
     };
-    judge(found.as_ref(), &tables)?;
+    if let Err(error) = judge(found.as_ref(), &tables) {
+        // Of a column that has another name by now, the publication has the new one.
+        return if is_outdated(&chosen(&session, streams).await?) { Ok(Ended::Reshaped) } else { Err(error) };
+    }
     // What was saved is compared with the slot when each stream's token is known.
     let known =
         keeper.read(|state| streams.iter().filter_map(|stream| state.lakeward.captures.get(&stream.plan.id)).map(|one| one.lsn).max());
@@ -44,7 +47,13 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
         let position = terms.way.create_slot(options, &terms.slot, terms.failover).await?;
         tracing::info!("created the replication slot {} at {position}", terms.slot);
     }
-    Ok(())
+    Ok(Ended::Complete)
+}
+
+/// Whether a column that was planned is not there.
+fn is_outdated(tables: &[ChosenTable]) -> bool {
+    let has = |table: &ChosenTable, name: &String| table.table.columns.iter().any(|column| column.name == *name);
+    tables.iter().any(|table| table.columns.iter().any(|name| !has(table, name)))
 }
 
 /// The tables that are followed, as the server has them.

@@ -150,7 +150,9 @@ impl<D: Destination> Run<D> {
     async fn attempt(&mut self) -> Result<Ended> {
         let Some(terms) = self.effort.capture.clone() else { return self.read_all().await };
         self.find_unseen(&terms).await?;
-        Box::pin(capture_open::open(&self.options, &terms, &self.streams, &self.keeper)).await?;
+        if Box::pin(capture_open::open(&self.options, &terms, &self.streams, &self.keeper)).await? == Ended::Reshaped {
+            return Ok(Ended::Reshaped);
+        }
         if !self.loaded {
             let endless = self.effort.endless.clone();
             let ended = tokio::select! {

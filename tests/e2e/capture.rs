@@ -523,7 +523,7 @@ fn changes_under_an_older_name_are_not_lost() {
     job.resume().succeeded();
     assert_same_iceberg(&job, &database, "public.t");
     // Another table of the name: its publication does not have it, and its rows are others.
-    database.sql("INSERT INTO t VALUES (3, 'f', 9); DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, x text, n int); INSERT INTO t VALUES (1, 'g', 1)");
+    database.sql("INSERT INTO t VALUES (3, 'f', 9); DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, x text, n int, o int); INSERT INTO t VALUES (1, 'g', 1)");
     job.resume().failed(exit::SOURCE, &["public.t", "ALTER PUBLICATION"]);
     database.sql("ALTER PUBLICATION caprename_pub ADD TABLE t; INSERT INTO t VALUES (4, 'h', 1)");
     job.resume().failed(exit::SCHEMA, &["public.t", "dropped and made again"]);
