@@ -100,7 +100,8 @@ struct Advance {
 }
 
 fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written, knows, .. }: Advance) {
-    captured.lsn = position;
+    // A stream that is ahead of the one that is furthest behind stays where it is: what comes until there, it has.
+    captured.lsn = captured.lsn.max(position);
     captured.seen = captured.seen.take().filter(|seen| !seen.is_passed(position));
     if written {
         captured.written = Some(position);

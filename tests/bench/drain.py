@@ -39,6 +39,7 @@ def main():
     arguments.add_argument("--changes", type=int, default=1_000_000)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--destination", choices=["parquet", "iceberg", "both"], default="both")
+    arguments.add_argument("--memory-limit", metavar="SIZE", help="of sync, such as 256MiB")
     arguments.add_argument("--perf", metavar="FOLDER", help="record one more run of each with perf, into this folder")
     arguments.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default all")
     given = arguments.parse_args()
@@ -136,6 +137,8 @@ class Drain:
 
     def spawn(self, kind, command, files, before=()):
         words = [f"--{name}={self.home(kind)}/{name}.json" for name in files]
+        if self.given.memory_limit and command == "sync":
+            words.append(f"--memory-limit={self.given.memory_limit}")
         return spawn([*before, self.given.binary, command, *words], f"{self.home(kind)}/{command}.log")
 
     def lakeward(self, kind, before=()):

@@ -208,6 +208,31 @@ fn streams_are_followed_while_others_are_copied() {
     assert_ne!(confirmed(), before);
 }
 
+/// A stream that is ahead of another one, which had failed, does not get again what it has, however often there is a commit meanwhile.
+#[test]
+fn streams_at_different_positions_get_each_change_once() {
+    let database = Server::shared().database("followahead");
+    database.sql("CREATE TABLE a (id int); CREATE TABLE b (id int); CREATE PUBLICATION followahead_pub FOR TABLE a, b");
+    let job = job(&database, "followahead", None);
+    let policy = |word: &str| job.edit("source.json", |source| source["update_method"]["on_truncate"] = json!(word));
+    policy("fail");
+    job.sync().succeeded();
+    database.sql("TRUNCATE b");
+    let mut session = database.session();
+    (0..60).for_each(|i| drop(session.sql(&format!("INSERT INTO a VALUES ({i}); INSERT INTO b VALUES ({i})"))));
+    job.resume().failed(exit::SCHEMA, &["public.b", "on_truncate is fail"]);
+    let state = job.read("state.json");
+    assert_ne!(lsn(&state, "public.a"), lsn(&state, "public.b"));
+    policy("apply");
+    let running = job.start(&[&Job::RESUME[..], &["--follow", "--commit-interval", "1ms"]].concat());
+    caught_up(&job, &database, "public.b");
+    stop(running);
+    for stream in ["public.a", "public.b"] {
+        let found = duckdb(&job.files(stream), "SELECT count(*), count(DISTINCT id) FROM $files WHERE _op_type = 'c'");
+        assert_eq!(found, json!([[60, 60]]), "{stream}");
+    }
+}
+
 /// One stream is copied again, the others go on.
 #[test]
 fn a_stream_is_copied_again() {
