@@ -212,11 +212,17 @@ impl<T: Table> Reader<T> {
 
 /// One column may be another under its older name.
 fn renamed(id: &str, trouble: &Trouble) -> Error {
-    let what = match trouble.disordered {
-        true => "its columns were in another order".to_owned(),
-        false => format!("it had columns that are not known ({}), and not {}", trouble.strange.join(", "), trouble.missing.join(", ")),
+    let (strange, missing) = (trouble.strange.join(", "), trouble.missing.join(", "));
+    let what = match trouble {
+        Trouble { disordered: true, .. } => {
+            "from when its columns were in another order: renamed columns cannot be told from others".to_owned()
+        }
+        _ if strange.is_empty() => format!("without the columns {missing}: they had another name, or the publication does not send them"),
+        _ => format!(
+            "from when it had the columns {strange}, which are not known, and not {missing}: renamed columns cannot be told from others"
+        ),
     };
-    Error::schema(format!("{id}: the log has changes from when {what}: renamed columns cannot be told from others"))
+    Error::schema(format!("{id}: the log has changes {what}"))
         .hint("load the table anew: clear-destination for this stream, then sync; between two renames, let a sync come to its end")
 }
 
