@@ -164,8 +164,19 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
     let terms =
         plan::Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
     let collapse = source.scope().collapse_partitions;
-    let plans = unless_stopped(plan_streams(&options, chosen.clone(), collapse, Utc::now(), &terms, &known(&state))).await;
-    let plans = plans.map_err(of_catalog)?;
+    let known = known(&state);
+    let planned = unless_stopped(plan_streams(&options, chosen.clone(), collapse, Utc::now(), &terms, &known)).await;
+    let (plans, failures) = match planned {
+        // A table that is followed may have changed in a way that only concerns its own stream.
+        Err(error) if error.retry() == Retry::Never && chosen.len() > 1 && chosen.iter().any(|one| state.is_followed(&one.stream.id())) => {
+            unless_stopped(plan_again(&options, chosen.clone(), collapse, Utc::now(), &terms, &known)).await.map_err(of_catalog)?
+        }
+        planned => (planned.map_err(of_catalog)?, Vec::new()),
+    };
+    let (failures, refused): (Vec<_>, Vec<_>) = failures.into_iter().partition(|(id, _)| state.is_followed(id) && !plans.is_empty());
+    if let Some((_, error)) = refused.into_iter().next() {
+        return Err(of_catalog(error));
+    }
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);
@@ -198,8 +209,9 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         return Err(Error::config("--follow: no stream of the catalog has the sync_mode cdc or strict_cdc, so there is nothing to follow"));
     }
     let memory = effort.memory.clone();
-    let mut run =
-        unless_stopped(Run::prepare(options.clone(), effort, Keeper::new(file, state), &destination, plans)).await.map_err(of_catalog)?;
+    let mut run = unless_stopped(Run::prepare(options.clone(), effort, Keeper::new(file, state), &destination, plans, failures))
+        .await
+        .map_err(of_catalog)?;
     let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
     let whole = async {
         while run.load().await? == Ended::Reshaped {

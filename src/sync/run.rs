@@ -14,7 +14,7 @@ use crate::postgres::exported::{Exported, Relations};
 use crate::postgres::replica;
 use crate::shutdown::stopping;
 use adapt::Known;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -50,24 +50,41 @@ async fn open<D: Destination>(destination: &D, plan: StreamPlan, info: TableInfo
 }
 
 impl<D: Destination> Run<D> {
-    /// Opens every table in the destination.
+    /// Opens every table in the destination. `failures` are streams that were followed and cannot be planned any more; like one whose table cannot
+    /// be opened any more, they leave the others alone.
     pub async fn prepare(
         options: ConnectOptions,
         effort: Effort,
         keeper: Keeper,
         destination: &D,
         plans: Vec<(StreamPlan, TableInfo)>,
+        failures: Vec<(String, Error)>,
     ) -> Result<Self> {
-        let open = async |(plan, info): (StreamPlan, TableInfo)| {
-            let meter = Meter::new(&plan.id);
-            open(destination, plan, info, meter).await
-        };
-        let streams = futures::stream::iter(plans).map(open).buffered(OPEN_AT_ONCE).try_collect().await?;
-        Ok(Self { options, effort, keeper: Arc::new(keeper), streams, lost: Vec::new(), loaded: false })
+        let several = plans.len() + failures.len() > 1;
+        let mut run = Self { options, effort, keeper: Arc::new(keeper), streams: Vec::new(), lost: Vec::new(), loaded: false };
+        let keeper = run.keeper.clone();
+        let alone = |id: &str| several && keeper.read(|state| state.is_followed(id));
+        run.open_all(destination, plans, failures, &alone).await?;
+        // Nothing is left of it.
+        if run.streams.is_empty() {
+            run.finish()?;
+        }
+        Ok(run)
     }
 
     /// Takes new plans, and opens the tables anew, some of which have changed. What stands in the way of one stream leaves the others alone.
     pub async fn replan(&mut self, destination: &D, plans: Vec<(StreamPlan, TableInfo)>, failures: Vec<(String, Error)>) -> Result<()> {
+        self.open_all(destination, plans, failures, &|_| true).await
+    }
+
+    /// Opens every table. A failure that is `alone` is that of its stream; any other ends it.
+    async fn open_all(
+        &mut self,
+        destination: &D,
+        plans: Vec<(StreamPlan, TableInfo)>,
+        failures: Vec<(String, Error)>,
+        alone: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<()> {
         let meters: HashMap<String, Arc<Meter>> = self.meters().into_iter().map(|meter| (meter.id.clone(), meter)).collect();
         let meter = |id: &str| meters.get(id).cloned().unwrap_or_else(|| Meter::new(id));
         let lose = |lost: &mut Vec<_>, id: &str, error: Error| {
@@ -90,7 +107,7 @@ impl<D: Destination> Run<D> {
         while let Some((outcome, id)) = opened.next().await {
             match outcome {
                 Ok(stream) => self.streams.push(stream),
-                Err(error) if error.retry() == Retry::Never => lose(&mut lost, &id, error),
+                Err(error) if error.retry() == Retry::Never && alone(&id) => lose(&mut lost, &id, error),
                 Err(error) => return Err(error),
             }
         }
