@@ -257,8 +257,9 @@ impl Rows {
                 return column.push_text(&self.text, held);
             }
             Origin::Unchanged => {
-                let names: Vec<&str> =
-                    self.names.iter().zip(cells).filter(|(_, cell)| **cell == Cell::Unchanged).map(|(name, _)| name.as_str()).collect();
+                // A column that is gone by now has no name.
+                let is_named = |(name, cell): &(&String, &Cell<'_>)| **cell == Cell::Unchanged && !name.is_empty();
+                let names: Vec<&str> = self.names.iter().zip(cells).filter(is_named).map(|(name, _)| name.as_str()).collect();
                 match names.is_empty() {
                     true => column.push_null(),
                     false => return column.push_text(names.join(",").as_bytes(), held),

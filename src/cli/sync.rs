@@ -26,9 +26,9 @@ use clap::Args;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
+use writers::AnyDestination;
 use writers::iceberg::Iceberg;
 use writers::parquet::{Parquet, Resources};
-use writers::{AnyDestination, Destination as DestinationOf};
 
 /// Flags of `sync`.
 #[derive(Debug, Args)]
@@ -64,8 +64,6 @@ const BATCH_MAX: usize = 2 << 20;
 
 /// How long a run without end may take for its last commit when a signal asks to stop.
 const LAST_COMMIT: Duration = Duration::from_secs(60);
-/// Attempts to plan a run anew, with growing pauses between them: about a quarter of an hour.
-const AGAIN: u32 = 30;
 
 /// How the memory limit is divided.
 #[derive(Clone, Copy, Debug)]
@@ -209,15 +207,14 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         return Err(Error::config("--follow: no stream of the catalog has the sync_mode cdc or strict_cdc, so there is nothing to follow"));
     }
     let memory = effort.memory.clone();
-    let mut run = unless_stopped(Run::prepare(options.clone(), effort, Keeper::new(file, state), &destination, plans, failures))
+    let mut run = unless_stopped(Run::prepare(options.clone(), effort, Keeper::new(file, state), &destination, (plans, failures)))
         .await
         .map_err(of_catalog)?;
     let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
+    let plan_anew = async |known| plan_again(&options, chosen.clone(), collapse, Utc::now(), &terms, &known).await;
     let whole = async {
-        while run.load().await? == Ended::Reshaped {
-            let known = run.known();
-            let plan = async || plan_again(&options, chosen.clone(), collapse, Utc::now(), &terms, &known).await;
-            again(&mut run, &destination, plan).await?;
+        while run.load().await? == Ended::Anew {
+            run.anew(&destination, plan_anew).await?;
         }
         Ok(())
     };
@@ -244,29 +241,6 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         }
         Some(_) => error,
     })
-}
-
-/// Plans a run anew, some of whose tables have changed. A server or catalog that cannot be reached is asked again.
-async fn again<D: DestinationOf>(
-    run: &mut Run<D>,
-    destination: &D,
-    plan: impl AsyncFn() -> Result<(Vec<(StreamPlan, TableInfo)>, Vec<(String, Error)>)>,
-) -> Result<()> {
-    let mut attempt = 0;
-    loop {
-        let outcome = async {
-            let (plans, failures) = plan().await?;
-            run.replan(destination, plans, failures).await
-        };
-        match outcome.await {
-            Err(error) if error.retry() == Retry::Again && attempt < AGAIN => {
-                attempt += 1;
-                tracing::warn!("{error}; trying again");
-                tokio::time::sleep(Duration::from_secs(1 << attempt.min(5))).await;
-            }
-            outcome => return outcome,
-        }
-    }
 }
 
 /// A signal asks to stop. A run without end commits what it has read; it is given some time for it.

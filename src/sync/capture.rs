@@ -134,8 +134,9 @@ impl Course {
 pub enum Ended {
     /// Everything that was wanted is committed.
     Complete,
-    /// A table has another shape than it was planned with: what was read since the last commit is read again, by a new plan.
-    Reshaped,
+    /// The run is to begin anew, with tables that are planned and opened again: one has another shape than it was planned with, or what the
+    /// destination has is not certain. What was read since the last commit is read again.
+    Anew,
 }
 
 /// Follows the changes of these streams, whose first loads are committed.
@@ -266,8 +267,8 @@ async fn read<T: Table>(
         if stopping.is_none() && is_told(course) {
             stopping = Some(Instant::now());
         }
-        if reader.has_questions() && reader.answer(&ground.options).await? == Ended::Reshaped {
-            return Ok(Ended::Reshaped);
+        if reader.has_questions() && reader.answer(&ground.options).await? == Ended::Anew {
+            return Ok(Ended::Anew);
         }
         if reader.is_full(&ground.limits) {
             reader.flush(&ground.limits).await?;
@@ -288,7 +289,7 @@ async fn read<T: Table>(
             if target.is_none() && looked.elapsed() >= LOOK {
                 looked = Instant::now();
                 if reader.has_unseen_partitions(&ground.options, ground.terms.on_detach).await? {
-                    return Ok(Ended::Reshaped);
+                    return Ok(Ended::Anew);
                 }
             }
         } else if stopping.is_some_and(|since: Instant| since.elapsed() >= LAST) {

@@ -1,11 +1,10 @@
 //! Whether a run could follow, before it is run: slot, publication and rights are looked at, and nothing is created, dropped or changed.
 
 use super::capture::Terms;
-use super::capture_open::{judge, wanted};
-use crate::capture::finding::Weight;
+use super::capture_open::{judge, may_create, wanted};
 use crate::capture::publication::{self, ChosenTable};
 use crate::capture::slot_judgement::{Verdict, verdict};
-use crate::capture::{publication_rights, server, slot, table};
+use crate::capture::{server, slot, table};
 use crate::config::selection::Chosen;
 use crate::error::{Error, Result};
 use crate::postgres::catalog;
@@ -28,30 +27,16 @@ pub async fn inspect(options: &ConnectOptions, terms: &Terms, chosen: &[Chosen],
     };
     warnings.into_iter().for_each(|finding| tracing::warn!("{}", Error::from(finding)));
     let tables = tables(&session, chosen, collapse).await?;
-    publish(&session, terms, &tables, found.is_some()).await?;
+    match publication::find(&session, &terms.publication).await? {
+        // What it lacks will be added.
+        Some(_) if terms.sync_publication => {}
+        Some(publication) => judge(Some(&publication), &tables)?,
+        None => may_create(&session, terms, &tables, found.is_some()).await?,
+    }
     session.close().await;
     let what = if found.is_some() { "can be read" } else { "will be created by the first sync" };
     tracing::info!("source: the replication slot {} {what}", terms.slot);
     Ok(())
-}
-
-async fn publish(session: &Session, terms: &Terms, tables: &[ChosenTable], slot_is_there: bool) -> Result<()> {
-    let (name, version) = (&terms.publication, session.server_version());
-    if let Some(found) = publication::find(session, name).await? {
-        // What it lacks will be added.
-        return if terms.sync_publication { Ok(()) } else { judge(Some(&found), tables) };
-    }
-    if !terms.create_if_missing || slot_is_there {
-        return Err(publication_rights::missing(name, tables, version, slot_is_there).into());
-    }
-    match publication_rights::may_create(name, tables, version, &publication::rights(session).await?) {
-        Some(finding) if finding.weight == Weight::Stop => Err(finding.into()),
-        Some(finding) => {
-            tracing::warn!("{}", Error::from(finding));
-            Ok(())
-        }
-        None => Ok(()),
-    }
 }
 
 /// The tables as the server has them. One that has a key may have its rows replaced, for which updates are needed in full.

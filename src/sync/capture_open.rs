@@ -36,7 +36,7 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
     };
     if let Err(error) = judge(found.as_ref(), &tables) {
         // Of a column that has another name by now, the publication has the new one.
-        return if is_outdated(&chosen(&session, streams).await?) { Ok(Ended::Reshaped) } else { Err(error) };
+        return if is_outdated(&chosen(&session, streams).await?) { Ok(Ended::Anew) } else { Err(error) };
     }
     // What was saved is compared with the slot when each stream's token is known.
     let known =
@@ -70,6 +70,16 @@ async fn chosen<T: Table>(session: &Session, streams: &[Arc<StreamRun<T>>]) -> R
     Ok(chosen)
 }
 
+/// Whether a publication that is not there may be made.
+pub(super) async fn may_create(session: &Session, terms: &Terms, tables: &[ChosenTable], slot_is_there: bool) -> Result<()> {
+    let (name, version) = (&terms.publication, session.server_version());
+    if !terms.create_if_missing || slot_is_there {
+        return Err(publication_rights::missing(name, tables, version, slot_is_there).into());
+    }
+    let finding = publication_rights::may_create(name, tables, version, &publication::rights(session).await?);
+    finding.map_or(Ok(()), |finding| Err(finding.into()))
+}
+
 /// The publication, if it was there; it is made if it may be.
 async fn publication(session: &Session, terms: &Terms, tables: &[ChosenTable], slot_is_there: bool) -> Result<Option<PublicationInfo>> {
     let name = &terms.publication;
@@ -77,12 +87,7 @@ async fn publication(session: &Session, terms: &Terms, tables: &[ChosenTable], s
     if let Some(found) = publication::find(session, name).await? {
         return Ok(Some(found));
     }
-    if !terms.create_if_missing || slot_is_there {
-        return Err(publication_rights::missing(name, tables, version, slot_is_there).into());
-    }
-    if let Some(finding) = publication_rights::may_create(name, tables, version, &publication::rights(session).await?) {
-        return Err(finding.into());
-    }
+    may_create(session, terms, tables, slot_is_there).await?;
     session
         .execute(&publication::create_marked_sql(name, tables, version))
         .await

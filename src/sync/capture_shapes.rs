@@ -160,7 +160,7 @@ impl<T: Table> Reader<T> {
             if !is_as_planned(&session, &follower.stream.info).await? {
                 tracing::info!("{id} has got other columns");
                 session.close().await;
-                return Ok(Ended::Reshaped);
+                return Ok(Ended::Anew);
             }
             if let Some(failure) = trouble.failure {
                 follower.fail(failure);

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 /// How often a slot is looked at that is not to hold back too much, and one of which it is only to be said.
-const LAG: Duration = Duration::from_secs(60);
+const LAG: Duration = Duration::from_secs(10);
 const LAG_SAID: Duration = Duration::from_secs(600);
 
 /// Runs until something stands in the way.

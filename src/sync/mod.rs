@@ -38,7 +38,7 @@ pub mod split;
 mod unseen;
 pub mod window;
 
-pub use run::Run;
+pub use run::{Planned, Run};
 
 use crate::config::selection::Chosen;
 use crate::error::{Error, Kind, Result, Retry};
@@ -179,7 +179,7 @@ pub async fn plan_again(
     now: DateTime<Utc>,
     terms: &Terms,
     known: &Known,
-) -> Result<(Vec<(StreamPlan, TableInfo)>, Vec<(String, Error)>)> {
+) -> Result<Planned> {
     match plan_streams(options, chosen.clone(), collapse, now, terms, known).await {
         Err(error) if error.retry() == Retry::Never => {}
         outcome => return outcome.map(|plans| (plans, Vec::new())),

@@ -13,6 +13,7 @@ use crate::postgres::connect::ConnectOptions;
 use crate::postgres::exported::{Exported, Relations};
 use crate::postgres::replica;
 use crate::shutdown::stopping;
+use crate::state::State;
 use adapt::Known;
 use futures::StreamExt as _;
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,8 @@ use writers::{Destination, Table as _};
 
 /// An attempt of an endless run that has lasted so long has come to something: trying again begins with the shortest pause.
 const LONG: Duration = Duration::from_secs(30);
+/// How long a task that was aborted may hold a table.
+const CLOSED: Duration = Duration::from_secs(10);
 /// Between two commits of streams that are followed while others are loaded.
 const BESIDE: Duration = Duration::from_secs(10);
 
@@ -35,9 +38,18 @@ pub struct Run<D: Destination> {
     pub(super) streams: Vec<Arc<StreamRun<D::Table>>>,
     /// Streams that have failed and are not there any more.
     lost: Vec<Arc<Meter>>,
-    /// Whether everything that does not come from the log is committed: an endless run reads it once.
+    /// Those that are followed while the others are read.
+    aside: Vec<Arc<StreamRun<D::Table>>>,
+    /// Whether everything that does not come from the log is committed, of these plans: an endless run reads it once.
     loaded: bool,
+    /// The same, of any plans.
+    loaded_once: bool,
+    /// Attempts that have failed since something was achieved.
+    attempts: u32,
 }
+
+/// What a source is like now: plans, and streams that cannot be planned any more.
+pub type Planned = (Vec<(StreamPlan, TableInfo)>, Vec<(String, Error)>);
 
 /// Opens the table of a stream.
 async fn open<D: Destination>(destination: &D, plan: StreamPlan, info: TableInfo, meter: Arc<Meter>) -> Result<Arc<StreamRun<D::Table>>> {
@@ -50,21 +62,24 @@ async fn open<D: Destination>(destination: &D, plan: StreamPlan, info: TableInfo
 }
 
 impl<D: Destination> Run<D> {
-    /// Opens every table in the destination. `failures` are streams that were followed and cannot be planned any more; like one whose table cannot
-    /// be opened any more, they leave the others alone.
-    pub async fn prepare(
-        options: ConnectOptions,
-        effort: Effort,
-        keeper: Keeper,
-        destination: &D,
-        plans: Vec<(StreamPlan, TableInfo)>,
-        failures: Vec<(String, Error)>,
-    ) -> Result<Self> {
-        let several = plans.len() + failures.len() > 1;
-        let mut run = Self { options, effort, keeper: Arc::new(keeper), streams: Vec::new(), lost: Vec::new(), loaded: false };
+    /// Opens every table in the destination. Streams that were followed and cannot be planned any more, or whose table cannot be opened any more, leave
+    /// the others alone.
+    pub async fn prepare(options: ConnectOptions, effort: Effort, keeper: Keeper, destination: &D, planned: Planned) -> Result<Self> {
+        let several = planned.0.len() + planned.1.len() > 1;
+        let mut run = Self {
+            options,
+            effort,
+            keeper: Arc::new(keeper),
+            streams: Vec::new(),
+            lost: Vec::new(),
+            aside: Vec::new(),
+            loaded: false,
+            loaded_once: false,
+            attempts: 0,
+        };
         let keeper = run.keeper.clone();
         let alone = |id: &str| several && keeper.read(|state| state.is_followed(id));
-        run.open_all(destination, plans, failures, &alone).await?;
+        run.open_all(destination, planned, &alone).await?;
         // Nothing is left of it.
         if run.streams.is_empty() {
             run.finish()?;
@@ -72,19 +87,27 @@ impl<D: Destination> Run<D> {
         Ok(run)
     }
 
-    /// Takes new plans, and opens the tables anew, some of which have changed. What stands in the way of one stream leaves the others alone.
-    pub async fn replan(&mut self, destination: &D, plans: Vec<(StreamPlan, TableInfo)>, failures: Vec<(String, Error)>) -> Result<()> {
-        self.open_all(destination, plans, failures, &|_| true).await
+    /// Plans all streams again, and opens their tables, some of which have changed. What stands in the way of one stream leaves the others alone; a
+    /// server or a destination that cannot be reached is asked again, like any attempt of the run.
+    pub async fn anew(&mut self, destination: &D, plan: impl AsyncFn(Known) -> Result<Planned>) -> Result<()> {
+        loop {
+            let outcome = match plan(self.keeper.read(adapt::known)).await {
+                Ok(planned) => self.open_all(destination, planned, &|_| true).await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(error) if error.retry() == Retry::Again => {
+                    if self.is_stopped_in_pause(error).await? {
+                        return Ok(());
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Opens every table. A failure that is `alone` is that of its stream; any other ends it.
-    async fn open_all(
-        &mut self,
-        destination: &D,
-        plans: Vec<(StreamPlan, TableInfo)>,
-        failures: Vec<(String, Error)>,
-        alone: &(dyn Fn(&str) -> bool + Sync),
-    ) -> Result<()> {
+    async fn open_all(&mut self, destination: &D, (plans, failures): Planned, alone: &(dyn Fn(&str) -> bool + Sync)) -> Result<()> {
         let meters: HashMap<String, Arc<Meter>> = self.meters().into_iter().map(|meter| (meter.id.clone(), meter)).collect();
         let meter = |id: &str| meters.get(id).cloned().unwrap_or_else(|| Meter::new(id));
         let lose = |lost: &mut Vec<_>, id: &str, error: Error| {
@@ -95,7 +118,7 @@ impl<D: Destination> Run<D> {
             }
             lost.push(meter);
         };
-        self.streams.clear();
+        self.close_all().await?;
         self.loaded = false;
         let mut lost = Vec::new();
         failures.into_iter().for_each(|(id, error)| lose(&mut lost, &id, error));
@@ -115,14 +138,23 @@ impl<D: Destination> Run<D> {
         Ok(())
     }
 
-    /// The counters of every stream, in the order of the catalog.
-    pub fn meters(&self) -> Vec<Arc<Meter>> {
-        self.streams.iter().map(|s| s.meter.clone()).chain(self.lost.iter().cloned()).collect()
+    /// Gives up all tables, whose locks would keep them from being opened again: tasks that were aborted hold them for a moment.
+    async fn close_all(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        self.streams.append(&mut self.aside);
+        while self.streams.iter().any(|stream| Arc::strong_count(stream) > 1) {
+            if begun.elapsed() > CLOSED {
+                return Err(Error::bug("a reader of an earlier attempt is still running"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.streams.clear();
+        Ok(())
     }
 
-    /// The columns of followed streams, as the state knows them.
-    pub fn known(&self) -> Known {
-        self.keeper.read(adapt::known)
+    /// The counters of every stream, in the order of the catalog.
+    pub fn meters(&self) -> Vec<Arc<Meter>> {
+        self.streams.iter().chain(&self.aside).map(|s| s.meter.clone()).chain(self.lost.iter().cloned()).collect()
     }
 
     /// Saves what the state file does not have yet.
@@ -131,44 +163,57 @@ impl<D: Destination> Run<D> {
     }
 
     /// Loads every stream, and follows those whose changes are to be followed. Ends with an error when any stream failed; the others are committed
-    /// nevertheless. When a table has another shape than it was planned with, the run is to go on with new plans.
+    /// nevertheless. [`Ended::Anew`] asks for [`Run::anew`] and another call.
     pub async fn load(&mut self) -> Result<Ended> {
-        let mut attempt = 0;
         loop {
+            if self.effort.endless.as_ref().is_some_and(|endless| endless.stop.is_told()) {
+                return self.stopped();
+            }
             let begun = Instant::now();
             let outcome = self.attempt().await;
             self.keeper.flush()?;
-            let endless = self.effort.endless.clone();
-            if begun.elapsed() >= LONG && endless.is_some() {
-                attempt = 0;
+            if begun.elapsed() >= LONG && self.effort.endless.is_some() {
+                self.attempts = 0;
             }
             match outcome {
                 Err(error) if error.retry() == Retry::Again => {
-                    let allowed = self.effort.retries.max(replica::attempts(&error));
-                    if endless.is_none() && attempt >= allowed {
-                        return Err(replica::advise(error));
+                    if self.is_stopped_in_pause(error).await? {
+                        return self.stopped();
                     }
-                    attempt += 1;
-                    let pause = Duration::from_secs(1 << attempt.min(6)) / if endless.is_some() { 2 } else { 1 };
-                    let of = if endless.is_some() { String::new() } else { format!(" of {allowed}") };
-                    tracing::warn!("{error}; attempt {attempt}{of} in {} s", pause.as_secs());
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = told(endless.as_ref()) => return self.stopped(),
+                    // Whether a commit of changes came to something whose answer was lost, a table tells that is opened anew.
+                    if self.effort.capture.is_some() {
+                        return Ok(Ended::Anew);
                     }
                 }
                 Err(error) => return Err(replica::advise(error)),
-                Ok(Ended::Reshaped) => return Ok(Ended::Reshaped),
+                Ok(Ended::Anew) => return Ok(Ended::Anew),
                 Ok(Ended::Complete) => return self.finish().map(|()| Ended::Complete),
             }
+        }
+    }
+
+    /// Waits before another attempt, if there is to be one; says whether a stop was asked for meanwhile.
+    async fn is_stopped_in_pause(&mut self, error: Error) -> Result<bool> {
+        let endless = self.effort.endless.clone();
+        let allowed = self.effort.retries.max(replica::attempts(&error));
+        if endless.is_none() && self.attempts >= allowed {
+            return Err(replica::advise(error));
+        }
+        self.attempts += 1;
+        let pause = Duration::from_secs(1 << self.attempts.min(6)) / if endless.is_some() { 2 } else { 1 };
+        let of = if endless.is_some() { String::new() } else { format!(" of {allowed}") };
+        tracing::warn!("{error}; attempt {}{of} in {} s", self.attempts, pause.as_secs());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(false),
+            () = told(endless.as_ref()) => Ok(true),
         }
     }
 
     async fn attempt(&mut self) -> Result<Ended> {
         let Some(terms) = self.effort.capture.clone() else { return self.read_all().await };
         self.find_unseen(&terms).await?;
-        if Box::pin(capture_open::open(&self.options, &terms, &self.streams, &self.keeper)).await? == Ended::Reshaped {
-            return Ok(Ended::Reshaped);
+        if Box::pin(capture_open::open(&self.options, &terms, &self.streams, &self.keeper)).await? == Ended::Anew {
+            return Ok(Ended::Anew);
         }
         if !self.loaded {
             let endless = self.effort.endless.clone();
@@ -176,10 +221,11 @@ impl<D: Destination> Run<D> {
                 ended = self.read_beside(&terms) => ended?,
                 () = told(endless.as_ref()) => return self.stopped().map(|_| Ended::Complete),
             };
-            if ended == Ended::Reshaped {
+            if ended == Ended::Anew {
                 return Ok(ended);
             }
             self.loaded = endless.is_some();
+            self.loaded_once = true;
         }
         let until = match &self.effort.endless {
             Some(Endless { interval, stop }) => Until::Told { stop: stop.clone(), interval: *interval },
@@ -188,9 +234,12 @@ impl<D: Destination> Run<D> {
         self.follow(self.streams.clone(), &terms, Course { until, acknowledges: true }).outcome().await
     }
 
-    /// Told to stop while something is still to be loaded, or cannot be reached.
+    /// Told to stop. That is a good end, unless something is still to be loaded.
     fn stopped(&self) -> Result<Ended> {
-        match self.loaded {
+        let loads = |state: &State| {
+            state.lakeward.loads.values().any(|load| !load.committed) || state.lakeward.captures.values().any(|captured| captured.reload)
+        };
+        match self.loaded_once && !self.keeper.read(loads) {
             true => self.finish().map(|()| Ended::Complete),
             false => Err(Error::new(Kind::Interrupted, "stopped by a signal; what is staged is kept")),
         }
@@ -222,18 +271,16 @@ impl<D: Destination> Run<D> {
         let names: HashSet<String> = ready.iter().map(|stream| stream.plan.id.clone()).collect();
         let course = Course { until: Until::Told { stop, interval }, acknowledges: false };
         let mut following = self.follow(ready, terms, course);
-        let (others, mut own): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.streams).into_iter().partition(|stream| names.contains(&stream.plan.id));
-        std::mem::swap(&mut self.streams, &mut own);
+        (self.aside, self.streams) = std::mem::take(&mut self.streams).into_iter().partition(|stream| names.contains(&stream.plan.id));
         let ended = tokio::select! {
             ended = self.read_all() => {
                 stopper.stop();
                 let followed = following.outcome().await;
-                ended.and_then(|ended| if ended == Ended::Reshaped { Ok(ended) } else { followed })
+                ended.and_then(|ended| if ended == Ended::Anew { Ok(ended) } else { followed })
             }
             followed = following.outcome() => followed,
         };
-        self.streams.extend(others);
+        self.streams.append(&mut self.aside);
         ended
     }
 
@@ -247,11 +294,14 @@ impl<D: Destination> Run<D> {
 
     async fn read(&mut self, options: &ConnectOptions, exported: &Exported) -> Result<Ended> {
         if !self.refresh(exported).await? {
-            return Ok(Ended::Reshaped);
+            return Ok(Ended::Anew);
         }
         let endless = self.effort.endless.is_some();
         // An endless run that has begun anew has read these already.
-        let is_read = |stream: &&Arc<StreamRun<D::Table>>| stream.plan.capture.is_some() || !endless || stream.meter.phase() != Phase::Done;
+        let is_read = |stream: &&Arc<StreamRun<D::Table>>| {
+            let is_read_again = stream.plan.capture.is_some() || !endless || stream.meter.phase() != Phase::Done;
+            is_read_again && stream.meter.failure().is_none()
+        };
         let streams: Vec<_> = self.streams.iter().filter(is_read).cloned().collect();
         let chunk_bytes = chunk_bytes(streams.iter().map(|s| &s.info), self.effort.readers);
         let terms = split::Terms { server_version: exported.server_version, target_bytes: chunk_bytes, chunk_rows: self.effort.chunk_rows };

@@ -378,6 +378,32 @@ fn changes_of_partitions_of_different_shapes() {
     assert_same_iceberg(&job, &database, "public.p");
 }
 
+/// A change log would lose its history if it were copied again: it stops instead, and goes on when it is told to begin anew. A column that is
+/// gone is not named among those that an UPDATE did not touch.
+#[test]
+fn a_change_log_stops_where_the_log_says_nothing() {
+    let database = Server::shared().database("caplogstop");
+    database.sql(
+        "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10); INSERT INTO p VALUES (1, 'a');
+         CREATE TABLE t (id int PRIMARY KEY, v text, gone text); ALTER TABLE t ALTER gone SET STORAGE EXTERNAL; INSERT INTO t VALUES (1, 'a', repeat('g', 9000))",
+    );
+    let job = job(&database, "caplogstop", None);
+    job.select(&["public.p", "public.t"]);
+    job.sync().succeeded();
+    database.sql(
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (11, 'unseen'); ALTER TABLE p ATTACH PARTITION a FOR VALUES FROM (10) TO (20); INSERT INTO p VALUES (2, 'b');
+         UPDATE t SET v = 'b'; ALTER TABLE t DROP gone",
+    );
+    for _ in 0..2 {
+        job.resume().failed(exit::SCHEMA, &["public.p", "attached with rows", "--reload"]);
+        assert_eq!(duckdb(&job.files("public.p"), "SELECT id, _op_type FROM $files"), json!([[1, "r"]]));
+    }
+    let changes = "SELECT v, _unchanged_columns FROM $files WHERE _op_type = 'u'";
+    assert_eq!(duckdb(&job.files("public.t"), changes), json!([["b", null]]));
+    job.run(&[&Job::RESUME[..], &["--reload", "public.p"]].concat()).succeeded();
+    assert_eq!(duckdb(&job.files("public.p"), "SELECT id, _op_type FROM $files ORDER BY id"), json!([[1, "r"], [2, "r"], [11, "r"]]));
+}
+
 /// Keys of several kinds, at their ends, and names that have to be quoted; and a label that an enum gets meanwhile.
 #[test]
 fn keys_and_names_of_every_kind() {

@@ -256,6 +256,25 @@ fn a_stream_is_copied_again() {
     assert_same_iceberg(&job, &database, "public.a");
 }
 
+/// `on_slot_lag` stop, while the run goes on: a transaction that stays open keeps the server from forgetting anything.
+#[test]
+fn a_slot_that_holds_back_too_much_meanwhile() {
+    let server = Server::own();
+    let database = server.database("followlag");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY)");
+    let job = job(&database, "followlag", Some(json!({})));
+    job.edit("source.json", |source| {
+        source["update_method"]["max_slot_lag_bytes"] = json!(20_000_000);
+        source["update_method"]["on_slot_lag"] = json!("stop");
+    });
+    let running = start(&job, false);
+    caught_up(&job, &database, "public.t");
+    let mut open = database.session();
+    open.sql("BEGIN; INSERT INTO t VALUES (1)");
+    database.sql("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000)) IS NULL FROM generate_series(1, 40); CHECKPOINT");
+    running.finish().failed(exit::SOURCE, &["slot_lag", "max_slot_lag_bytes"]);
+}
+
 /// `commit_interval_s` and `heartbeat_s` of the source file act; a run without anything to follow is refused.
 #[test]
 fn keys_of_an_endless_run() {
