@@ -1,9 +1,10 @@
 //! `sync --follow`: runs that do not end by themselves.
 
 use super::capture::job;
-use crate::support::lakeward::{Job, Running, exit};
+use crate::support::lakeward::{Job, Running, exit, published};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same_iceberg, count, duckdb};
+use crate::support::s3::ObjectStore;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -173,6 +174,31 @@ fn outages_are_outlived() {
     caught_up(&job, &database, "public.t");
     stop(running);
     assert_same_iceberg(&job, &database, "public.t");
+}
+
+/// A commit takes effect, and its answer is lost with everything that is asked after it: when the store is back the run finds the commit, and
+/// does not make it again.
+#[test]
+fn a_commit_whose_answer_is_lost_is_not_made_twice() {
+    let store = ObjectStore::start();
+    let database = Server::shared().database("followlost");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)");
+    let job = job(&database, "followlost", None);
+    job.write_destination(store.writer());
+    let running = start(&job, false);
+    caught_up(&job, &database, "public.t");
+    store.fail_at_the_next_commit();
+    database.sql("INSERT INTO t SELECT generate_series(1, 10)");
+    until("the commit", || store.is_down());
+    // Longer than a request is sent again.
+    std::thread::sleep(Duration::from_secs(75));
+    database.sql("INSERT INTO t SELECT generate_series(11, 20)");
+    store.recover();
+    caught_up(&job, &database, "public.t");
+    let said = stop(running);
+    assert!(said.contains("attempt 1 in 1 s"), "the answer was not lost: {said}");
+    let files = published(&job.table_folder(&store.files_root(), "public.t"));
+    assert_eq!(duckdb(&files, "SELECT count(*), count(DISTINCT id) FROM $files"), json!([[21, 21]]));
 }
 
 /// Streams that have been loaded are followed while another one is still being copied, and the slot keeps what that one will need.

@@ -1,5 +1,8 @@
 //! An object store inside the test process: strict about signatures and checksums, its objects are plain files under `root`.
 
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
@@ -7,6 +10,8 @@ use s3s::service::S3ServiceBuilder;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use tempfile::TempDir;
 
 /// The access key that is let in.
@@ -16,10 +21,16 @@ pub const SECRET_KEY: &str = "the secret of the object store";
 /// The only bucket.
 pub const BUCKET: &str = "lake";
 
+/// Nothing is wrong; the next commit is carried out and not answered; nothing is answered.
+const UP: u8 = 0;
+const ARMED: u8 = 1;
+const DOWN: u8 = 2;
+
 /// A running store. It stops when dropped.
 pub struct ObjectStore {
     root: TempDir,
     address: SocketAddr,
+    outage: Arc<AtomicU8>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -34,16 +45,47 @@ impl ObjectStore {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("start a runtime");
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("listen");
         let address = listener.local_addr().expect("the address");
+        let outage = Arc::new(AtomicU8::new(UP));
+        let state = outage.clone();
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
+                let (inner, state) = (service.clone(), state.clone());
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let (inner, state) = (inner.clone(), state.clone());
+                    async move {
+                        let commits = Method::PUT == request.method() && request.uri().path().contains("/commits/");
+                        let answer = match state.load(SeqCst) {
+                            DOWN => None,
+                            _ => Some(inner.call(request.map(s3s::Body::from)).await?),
+                        };
+                        if commits && state.compare_exchange(ARMED, DOWN, SeqCst, SeqCst).is_ok() {
+                            return Ok(unavailable());
+                        }
+                        Ok::<_, s3s::HttpError>(answer.unwrap_or_else(unavailable))
+                    }
+                });
                 tokio::spawn(async move {
                     // A client that goes away is not the store's problem.
                     let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
                 });
             }
         });
-        Self { root, address, _runtime: runtime }
+        Self { root, address, outage, _runtime: runtime }
+    }
+
+    /// The next commit of a Parquet table is carried out, but from its answer on nothing is answered any more.
+    pub fn fail_at_the_next_commit(&self) {
+        self.outage.store(ARMED, SeqCst);
+    }
+
+    /// Whether that has happened.
+    pub fn is_down(&self) -> bool {
+        self.outage.load(SeqCst) == DOWN
+    }
+
+    /// Everything is answered again.
+    pub fn recover(&self) {
+        self.outage.store(UP, SeqCst);
     }
 
     /// The `writer` object of a destination in this store.
@@ -58,4 +100,10 @@ impl ObjectStore {
     pub fn files_root(&self) -> PathBuf {
         self.root.path().join(BUCKET).join("raw")
     }
+}
+
+fn unavailable() -> Response<s3s::Body> {
+    let mut response = Response::new(s3s::Body::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
