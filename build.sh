@@ -315,7 +315,7 @@ JSON
     cat >"$live/destination.json" <<JSON
 {
   "type": "ICEBERG",
-  "writer": { "catalog_type": "filesystem", "iceberg_s3_path": "$live/lake" }
+  "writer": { "catalog_type": "filesystem", "iceberg_s3_path": "$live/lake", "delete_files": "position" }
 }
 JSON
     local files=(--config "$live/source.json" --streams "$live/streams.json" --destination "$live/destination.json")

@@ -9,7 +9,7 @@ SUMS = {
     "shop.orders": "count(*), sum(id), sum(customer_id), sum(shipping), count(delivered_on), sum(length(CAST(status AS text))), sum(tip)",
     "shop.order_lines": "count(*), sum(order_id), sum(line), sum(quantity), sum(unit_price), count(engraving)",
     "shop.customers": "count(*), sum(id), count(born), sum(length(name)), sum(credit_limit)",
-    "audit.events": "count(*), sum(id), sum(CAST(extract(epoch FROM happened_at) AS bigint)), sum(length(action))",
+    "audit.events": "count(*), sum(id), sum(CAST(floor(extract(epoch FROM happened_at)) AS bigint)), sum(length(action))",
 }
 
 warehouse, *psql = sys.argv[1:]
@@ -25,5 +25,5 @@ for table, sums in SUMS.items():
     wanted = subprocess.run([*psql, "-XAtq", "-F", "\t", "-c", f"SELECT {sums} FROM {table}"], check=True, capture_output=True, text=True)
     wanted = wanted.stdout.rstrip("\n").split("\t")
     different += found != wanted
-    print(f"{table}: {int(found[0]):,} rows, {'the same as' if found == wanted else f'DIFFERENT from {wanted} in'} the database")
+    print(f"{table}: {int(found[0]):,} rows, {'the same as' if found == wanted else f'{found} DIFFERENT from {wanted} in'} the database")
 sys.exit(different > 0)
