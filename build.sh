@@ -21,6 +21,7 @@ SPARK=(pyspark==3.5.9 snowpark-connect-deps-iceberg==1.0.1)
 # A REST catalog that commits several tables together. Its own tests are not ours: it is compiled quickly, not for speed.
 RUSTBERG=0.3.0
 CARGO_FUZZ=0.13.2
+CARGO_DENY=0.20.2
 PEERS=(duckdb==1.5.5 duckdb-extension-tpch==1.5.5 duckdb-extension-postgres-scanner==1.5.5 pyarrow==26.0.1 connectorx==0.4.6
        adbc-driver-postgresql==1.13.0 dlt==1.31.0 sqlalchemy==2.0.51 psycopg2-binary==2.9.12)
 
@@ -40,6 +41,11 @@ usage: ./build.sh <command>
   interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, Spark write between our commits, and
                                 a REST catalog commit several tables together
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
+  chaos [--minutes M] [--seed N] [--log FILE]
+                                run syncs through random work, kills, crashes, outages and failing steps (default 10 minutes), or play
+                                the log of a run that failed
+  proof [--minutes M]           count what is proven: the whole crash matrix, M minutes of chaos, fuzzing; writes docs/proof.md
+  audit                         hold the dependencies against deny.toml: advisories (fetched from github.com), licences, sources
   schemas                       regenerate schemas/*.schema.json from the code
   docs                          regenerate docs/types.md from the code
   lint                          formatting, clippy and documentation, warnings refused
@@ -387,17 +393,63 @@ fuzz() {
             *) targets+=("$1"); shift ;;
         esac
     done
-    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type pgoutput)
+    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type pgoutput files)
     need_rust
     [ -x "$tool/bin/cargo-fuzz" ] || cargo install cargo-fuzz --locked --version "$CARGO_FUZZ" --root "$tool"
     for target in "${targets[@]}"; do
         [ -f "$ROOT/tests/fuzz/fuzz_targets/$target.rs" ] || die "there is no fuzz target $target"
         # What is found on the way stays in the cache; what breaks something goes to tests/fuzz/artifacts.
         mkdir -p "$CACHE/fuzz/$target"
+        echo "fuzzing $target"
         # The flags that the instrumentation needs are unstable in rustc, on whichever channel.
         CARGO_TARGET_DIR=$CARGO_TARGET_DIR/fuzz RUSTC_BOOTSTRAP=1 "$tool/bin/cargo-fuzz" fuzz run --fuzz-dir "$ROOT/tests/fuzz" "$target" \
             "$CACHE/fuzz/$target" "$ROOT/tests/fuzz/corpus/$target" -- -max_total_time="$seconds" -max_len=4096 -timeout=10
     done
+}
+
+chaos() {
+    local minutes=10 log= seed=
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --minutes) minutes=${2:?--minutes needs a number}; shift 2 ;;
+            --seed) seed=${2:?--seed needs a number}; shift 2 ;;
+            --log) log=$(realpath "${2:?--log needs a file}"); shift 2 ;;
+            *) usage >&2; die "chaos does not know $1" ;;
+        esac
+    done
+    [ -z "$seed" ] || export LAKEWARD_SEED=$seed
+    if [ -n "$log" ]; then
+        LAKEWARD_CHAOS_LOG=$log run_tests --test e2e chaos::replay -- --nocapture
+    else
+        LAKEWARD_CHAOS_MINUTES=$minutes run_tests --test e2e chaos::for_minutes -- --nocapture
+    fi
+}
+
+# The counts go through a folder; what is not counted is said not to be.
+proof() {
+    local minutes=10
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --minutes) minutes=${2:?--minutes needs a number}; shift 2 ;;
+            *) usage >&2; die "proof does not know $1" ;;
+        esac
+    done
+    LAKEWARD_PROOF=$(mktemp -d)
+    export LAKEWARD_PROOF
+    LAKEWARD_EXHAUSTIVE=1 run_tests --test e2e crashes::
+    chaos --minutes "$minutes"
+    fuzz --seconds 60 2>&1 | tee "$LAKEWARD_PROOF/fuzz.log" >&2
+    (cd "$ROOT" && "$LAKEWARD_PYTHON" -B tests/proof/report.py "$LAKEWARD_PROOF" > docs/proof.md)
+    rm -rf "$LAKEWARD_PROOF"
+    say "docs/proof.md says what was counted"
+}
+
+audit() {
+    local tool=$CACHE/cargo-deny-$CARGO_DENY
+    need_rust
+    [ -x "$tool/bin/cargo-deny" ] || cargo install cargo-deny --locked --version "$CARGO_DENY" --root "$tool"
+    cd "$ROOT"
+    "$tool/bin/cargo-deny" --workspace check "${@:-all}"
 }
 
 lint() {
@@ -417,6 +469,9 @@ case $command in
     bench) bench "$@" ;;
     interop) interop "$@" ;;
     fuzz) fuzz "$@" ;;
+    chaos) chaos "$@" ;;
+    proof) proof "$@" ;;
+    audit) audit "$@" ;;
     schemas) need_rust; UPDATE_SCHEMAS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --workspace schema "$@" ;;
     docs) need_rust; UPDATE_DOCS=1 cargo test --manifest-path "$ROOT/Cargo.toml" --test docs "$@" ;;
     lint) lint ;;

@@ -231,6 +231,7 @@ mod tests {
             name: name.into(),
             attnum: 1,
             declared: format!("declared {}", ty.name),
+            logged: (oid, -1),
             ty,
             not_null,
             generated: false,

@@ -38,7 +38,8 @@ pub fn agreement(captured: Option<&Captured>, token: Option<&Token>, loads: bool
             let position: Lsn = mark.lsn.parse().ok()?;
             if position > captured.lsn {
                 let seen = captured.seen.clone().filter(|seen| !seen.is_passed(position));
-                let ahead = Captured { lsn: position, written: Some(position), seen, ..captured.clone() };
+                let mut ahead = Captured { lsn: position, written: Some(position), seen, ..captured.clone() };
+                ahead.leave(mark.left);
                 return Some(Verdict::Becomes(Box::new(ahead)));
             }
             (Some(position) == captured.written).then_some(Verdict::Agrees)
@@ -52,7 +53,7 @@ pub fn agreement(captured: Option<&Captured>, token: Option<&Token>, loads: bool
 pub fn rebuilt(token: Option<&Token>, source: &Source) -> Verdict {
     let left_out = |why: String| Verdict::LeftOut(why);
     let Some(token) = token else { return left_out("the destination has no commit of this table".to_owned()) };
-    let Some(Stamp { mark, table, seen }) = Stamp::read(token) else {
+    let Some(Stamp { mark, table, filter, seen }) = Stamp::read(token) else {
         return left_out(format!("the destination's last commit is {}, which is none of ours", token.0));
     };
     let load = &mark.load;
@@ -64,6 +65,9 @@ pub fn rebuilt(token: Option<&Token>, source: &Source) -> Verdict {
     if written.is_none() && seen.is_none() {
         return left_out(format!("the destination's last commit is load {load}, which does not say from where it is to be followed"));
     }
+    if mark.left > 0 {
+        return left_out(format!("{} parts of the table were not copied yet, and only the lost state knew which", mark.left));
+    }
     if table.is_empty() {
         return left_out("the destination's token does not say which table it was".to_owned());
     }
@@ -71,7 +75,7 @@ pub fn rebuilt(token: Option<&Token>, source: &Source) -> Verdict {
         return left_out("the table was dropped, or dropped and made again, since the destination's last commit".to_owned());
     }
     let Some(forgotten) = source.forgotten else { return left_out("there is no slot to follow it with".to_owned()) };
-    let captured = Captured { lsn, written, ..Captured::new(mark.load, table, seen) };
+    let captured = Captured { lsn, written, filter, ..Captured::new(mark.load, table, seen) };
     let lost = match (&captured.seen, written) {
         (Some(seen), None) => seen.is_passed(forgotten),
         _ => lsn < forgotten,
@@ -112,7 +116,8 @@ mod tests {
     }
 
     fn token(load: &str, lsn: &str, changes: bool, table: &str, seen: Option<Seen>) -> Token {
-        Stamp { mark: Mark { load: load.into(), lsn: lsn.into(), changes }, table: table.into(), seen }.token()
+        Stamp { mark: Mark { load: load.into(), lsn: lsn.into(), changes, left: 0 }, table: table.into(), filter: String::new(), seen }
+            .token()
     }
 
     fn captured(lsn: u64, written: Option<u64>) -> Captured {
@@ -162,6 +167,8 @@ mod tests {
             other => panic!("{other:?}, expected: {why}"),
         };
         left_out(None, source(1), "no commit");
+        let copying = Mark { load: "l".into(), lsn: "0/30".into(), changes: true, left: 3 };
+        left_out(Some(Stamp { mark: copying, table: "7".into(), filter: String::new(), seen: None }.token()), source(0x30), "3 parts");
         left_out(Some(Token("x".into())), source(1), "none of ours");
         left_out(Some(changes.clone()), source(0x31), "forgotten everything before 0/31");
         left_out(Some(load), source(0x31), "a first load");

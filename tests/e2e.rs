@@ -12,14 +12,26 @@ mod support;
 mod capture;
 #[path = "e2e/capture_chaos.rs"]
 mod capture_chaos;
+#[path = "e2e/capture_filter.rs"]
+mod capture_filter;
 #[path = "e2e/capture_json.rs"]
 mod capture_json;
+#[path = "e2e/capture_large.rs"]
+mod capture_large;
+#[path = "e2e/capture_moves.rs"]
+mod capture_moves;
+#[path = "e2e/capture_ranges.rs"]
+mod capture_ranges;
 #[path = "e2e/capture_terms.rs"]
 mod capture_terms;
+#[path = "e2e/chaos.rs"]
+mod chaos;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/consistency.rs"]
 mod consistency;
+#[path = "e2e/crashes.rs"]
+mod crashes;
 #[path = "e2e/damaged.rs"]
 mod damaged;
 #[path = "e2e/encryption.rs"]
@@ -80,6 +92,17 @@ mod together;
 mod tunnel;
 #[path = "e2e/types.rs"]
 mod types;
+
+/// What searches all output for secrets would find one.
+#[test]
+fn planted_secrets_are_found() {
+    for secret in support::PLANTED {
+        for said in [format!("before {secret} after"), format!("postgres://u:{}@host", secret.replace(' ', "%20"))] {
+            assert!(std::panic::catch_unwind(|| support::assert_no_secret("here", said.as_bytes())).is_err(), "{said}");
+        }
+    }
+    support::assert_no_secret("here", b"nothing of the kind");
+}
 
 /// A chapter that is written but not listed above would never run.
 #[test]

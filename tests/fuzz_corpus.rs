@@ -8,8 +8,8 @@ mod peak;
 
 use fuzz::catalogue::{CASES, Case, seeds_of};
 use fuzz::checks::{self, COLUMNS, Outcome};
-use fuzz::messages;
 use fuzz::streams::{HEADER, stream};
+use fuzz::{files, messages};
 use lakeward::error::Kind;
 use lakeward::types::Wire;
 use peak::peak_of;
@@ -18,12 +18,13 @@ use std::path::PathBuf;
 
 type Check = fn(&[u8]) -> Outcome;
 
-const TARGETS: [(&str, Check); 5] = [
+const TARGETS: [(&str, Check); 6] = [
     ("value", checks::value),
     ("copy_binary", checks::copy_binary),
     ("copy_text", checks::copy_text),
     ("column_type", checks::column_type),
     ("pgoutput", messages::pgoutput),
+    ("files", files::files),
 ];
 
 /// Runs one input under a target's promises; says whether it was accepted.

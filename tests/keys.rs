@@ -1,4 +1,5 @@
-//! Every key of the user's files and every flag has a test that fails if it stops acting; `tests/keys/table.txt` says which.
+//! Every key of the user's files and every flag has a test that fails if it stops acting; `tests/keys/table.txt` says which. Every promise of
+//! `docs/guarantees.md` has tests that show it.
 #![allow(missing_docs, reason = "a test binary")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -73,6 +74,12 @@ fn tests(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
+fn all_tests() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    ["src", "writers", "tests"].iter().for_each(|folder| tests(Path::new(folder), &mut known));
+    known
+}
+
 /// The entry of a key: its own, or that of the nearest object above it.
 fn entry<'t>(table: &'t [(String, String)], key: &str) -> Option<&'t (String, String)> {
     let own = table.iter().find(|(name, _)| name == key);
@@ -128,8 +135,24 @@ fn every_key_and_flag_has_a_test_that_fails_without_it() {
     let hidden = ["flag: --max-discover-threads"];
     let gone: Vec<_> = table.iter().map(|(key, _)| key).filter(|key| !used.contains(*key) && !hidden.contains(&key.as_str())).collect();
     assert!(gone.is_empty(), "no such keys: {gone:?}");
-    let mut known = BTreeSet::new();
-    ["src", "writers", "tests"].iter().for_each(|folder| tests(Path::new(folder), &mut known));
+    let known = all_tests();
     let unknown: Vec<_> = table.iter().filter(|(_, test)| !known.contains(test)).collect();
     assert!(unknown.is_empty(), "no such tests: {unknown:?}");
+}
+
+#[test]
+fn every_promise_has_tests_that_exist() {
+    let text = fs::read_to_string("docs/guarantees.md").unwrap();
+    let known = all_tests();
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| promise"));
+    let mut promises = 0;
+    for row in rows {
+        let shown = row.trim_end_matches('|').rsplit_once('|').unwrap().1;
+        let named: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "nothing shows this: {row}");
+        let unknown: Vec<_> = named.iter().filter(|name| !known.contains(**name)).collect();
+        assert!(unknown.is_empty(), "no such tests: {unknown:?}");
+        promises += 1;
+    }
+    assert!(promises > 20, "only {promises} promises were found");
 }

@@ -20,6 +20,7 @@ mod coalesce;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
+pub mod faults;
 pub mod iceberg;
 pub mod memory;
 mod naming;
@@ -33,7 +34,7 @@ mod table;
 mod transform;
 
 pub use any::{AnyDestination, AnyPart, AnyTable};
-pub use coalesce::{GONE, KEPT, change_schema};
+pub use coalesce::{AWAITS, GONE, KEPT, MOVED, change_schema};
 pub use error::{Error, Kind, Result, Retry};
 pub use order::{SortKey, sort_keys};
 pub use partition::partition_columns;
@@ -118,7 +119,7 @@ pub trait Table: Send + Sync + 'static {
     /// Drains changes into a part: each row takes the place of the rows that have its key ([`TableSpec::key`]), in whichever partition they
     /// are, once the part is committed with [`Commit::Append`] (with [`Commit::Replace`], of all rows). The last row of a key counts. Batches have the columns of other batches
     /// and may have two more, in this order: [`GONE`], a row for which it is true only takes away; and [`KEPT`], columns of the row that stay as they are in the row
-    /// that has its key. Parts of one commit have no key in common.
+    /// that has its key, or in the one that it was before its key changed ([`MOVED`]); if it may be absent, [`AWAITS`] says so. Parts of one commit have no key in common.
     /// The statistics of the part are those of the rows that stay.
     fn stage_changes<S, E>(
         &self,

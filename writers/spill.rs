@@ -4,6 +4,7 @@
 //! variable TMPDIR names.
 
 use crate::error::{Error, Kind, Result};
+use crate::faults;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::ipc::reader::FileReader;
@@ -27,6 +28,7 @@ impl Spill {
 
     /// Appends a batch.
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        faults::step("spill.write")?;
         self.0.write(batch).map_err(trouble)
     }
 

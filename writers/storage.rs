@@ -23,7 +23,7 @@ pub(crate) use disk::Lock;
 pub(crate) use s3::AwsCredentials;
 pub(crate) use trouble::explain;
 
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, faults};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -154,7 +154,7 @@ impl Storage {
 
     /// Starts writing a file. It appears when [`Upload::finish`] returns, in place of an older one.
     pub async fn upload(&self, path: &Path) -> Result<Upload> {
-        self.fuse.burn()?;
+        self.fuse.reach("storage.upload").await?;
         let shown = self.show(path.as_ref());
         match &self.place {
             Place::Disk(root) => {
@@ -168,7 +168,8 @@ impl Storage {
 
     /// A whole file; `None` when there is none. For small files: records, manifests.
     pub(crate) async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
-        match &self.place {
+        faults::reach("storage.get").await?;
+        let found = match &self.place {
             Place::Disk(root) => {
                 let file = disk::below(root, path);
                 disk::blocking(move || disk::read(&file)).await
@@ -184,22 +185,26 @@ impl Storage {
                     Err(error) => Err(self.trouble(error, "read", path)),
                 }
             }
-        }
+        };
+        Ok(found?.map(|bytes| faults::bytes("storage.get.bytes", bytes)))
     }
 
     /// A range of a file's bytes, which must lie within it.
     pub(crate) async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
-        match &self.place {
+        faults::reach("storage.get_range").await?;
+        let found = match &self.place {
             Place::Disk(root) => {
                 let file = disk::below(root, path);
                 disk::blocking(move || disk::read_range(&file, range)).await
             }
             Place::Bucket(store) => store.get_range(path, range).await.map_err(|e| self.trouble(e, "read", path)),
-        }
+        };
+        Ok(faults::bytes("storage.get_range.bytes", found?))
     }
 
     /// The size of a file; `None` when there is none.
     pub(crate) async fn size(&self, path: &Path) -> Result<Option<u64>> {
+        faults::reach("storage.size").await?;
         match &self.place {
             Place::Disk(root) => {
                 let file = disk::below(root, path);
@@ -215,17 +220,17 @@ impl Storage {
 
     /// Writes a file in place of what is there; readers see the old or the new one.
     pub(crate) async fn put(&self, path: &Path, data: Bytes) -> Result<()> {
-        self.fuse.burn()?;
+        self.fuse.reach("storage.put").await?;
         match &self.place {
             Place::Disk(root) => {
                 let file = disk::below(root, path);
-                disk::blocking(move || disk::replace(&file, &data)).await
+                disk::blocking(move || disk::replace(&file, &data)).await?;
             }
             Place::Bucket(store) => {
                 store.put(path, PutPayload::from_bytes(data)).await.map_err(|e| self.trouble(e, "write", path))?;
-                Ok(())
             }
         }
+        faults::reach("storage.put.done").await
     }
 
     /// Whether this is where S3 Tables keeps a table: nobody can list or remove files there, and the service removes by itself what
@@ -237,8 +242,8 @@ impl Storage {
     /// Writes a file unless one is there; says whether it was written. Only as good as the store:
     /// see [`Storage::conditional_puts_are_safe`].
     pub(crate) async fn put_if_absent(&self, path: &Path, data: Bytes) -> Result<bool> {
-        self.fuse.burn()?;
-        match &self.place {
+        self.fuse.reach("storage.create").await?;
+        let made = match &self.place {
             Place::Disk(root) => {
                 let file = disk::below(root, path);
                 disk::blocking(move || disk::create(&file, &data)).await
@@ -252,7 +257,10 @@ impl Storage {
                     Err(error) => Err(self.trouble(error, "create", path)),
                 }
             }
-        }
+        };
+        let made = made?;
+        faults::reach("storage.create.done").await?;
+        Ok(made)
     }
 
     /// All files below `folder`, by path. A folder that is not there has none.
@@ -260,6 +268,7 @@ impl Storage {
         if self.is_table_bucket() {
             return Ok(Vec::new());
         }
+        faults::reach("storage.list").await?;
         let mut entries = match &self.place {
             Place::Disk(root) => {
                 let (root, from) = (root.clone(), disk::below(root, folder));
@@ -288,7 +297,7 @@ impl Storage {
                 let (root, fuse) = (root.clone(), self.fuse.clone());
                 disk::blocking(move || {
                     for path in &paths {
-                        fuse.burn()?;
+                        fuse.burn("storage.delete")?;
                         disk::remove(&disk::below(&root, path))?;
                     }
                     Ok(())
@@ -299,7 +308,7 @@ impl Storage {
                 let (mut locations, fuse) = (Vec::new(), &self.fuse);
                 let mut spent = Ok(());
                 for path in paths {
-                    spent = fuse.burn();
+                    spent = fuse.reach("storage.delete").await;
                     if spent.is_err() {
                         break;
                     }
@@ -322,7 +331,7 @@ impl Storage {
     pub(crate) async fn remove_folder(&self, folder: &Path) -> Result<()> {
         match &self.place {
             Place::Disk(root) => {
-                self.fuse.burn()?;
+                self.fuse.reach("storage.remove_folder").await?;
                 let folder = disk::below(root, folder);
                 disk::blocking(move || disk::remove_folder(&folder)).await
             }
@@ -337,7 +346,7 @@ impl Storage {
     /// Object stores have no folders.
     pub(crate) async fn remove_empty_folders(&self, folder: &Path) -> Result<()> {
         let Place::Disk(root) = &self.place else { return Ok(()) };
-        self.fuse.burn()?;
+        self.fuse.reach("storage.remove_empty_folders").await?;
         let folder = disk::below(root, folder);
         disk::blocking(move || disk::remove_empty_folders(&folder)).await
     }
@@ -345,7 +354,7 @@ impl Storage {
     /// Removes files below `folder` that processes were writing when they died. Object stores show no such files.
     pub(crate) async fn remove_abandoned(&self, folder: &Path) -> Result<()> {
         let Place::Disk(root) = &self.place else { return Ok(()) };
-        self.fuse.burn()?;
+        self.fuse.reach("storage.remove_abandoned").await?;
         let folder = disk::below(root, folder);
         disk::blocking(move || disk::remove_abandoned(&folder)).await
     }
@@ -357,10 +366,10 @@ impl Storage {
         disk::blocking(move || {
             let mut folders = disk::Folders::default();
             for (from, to) in &moves {
-                fuse.burn()?;
+                fuse.burn("storage.rename")?;
                 folders.rename(&disk::below(&root, from), &disk::below(&root, to))?;
             }
-            fuse.burn()?;
+            fuse.burn("storage.rename.done")?;
             folders.sync()
         })
         .await
@@ -371,7 +380,7 @@ impl Storage {
         let Place::Bucket(store) = &self.place else { return Err(Error::new(Kind::Bug, "copies are for object stores")) };
         futures::stream::iter(copies.into_iter().map(Ok))
             .try_for_each_concurrent(REQUESTS_MAX, |(from, to)| async move {
-                self.fuse.burn()?;
+                self.fuse.reach("storage.copy").await?;
                 store.copy(&from, &to).await.map_err(|e| self.trouble(e, "copy", &from))
             })
             .await
@@ -496,20 +505,36 @@ pub(crate) fn parse_all<'a>(paths: impl IntoIterator<Item = &'a str>) -> Result<
     paths.into_iter().map(parse).collect()
 }
 
-/// Fails writing operations on purpose, in tests; costs nothing elsewhere.
+/// Every writing step passes here: it may fail by a script of faults, and in the tests of this crate after so many steps of one store.
 #[derive(Clone, Default)]
 pub(crate) struct Fuse(#[cfg(test)] Option<Arc<std::sync::atomic::AtomicUsize>>);
 
 impl Fuse {
-    /// Passes, or fails once the operations that were allowed are used up.
-    #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "it fails in tests only"))]
-    pub(crate) fn burn(&self) -> Result<()> {
-        #[cfg(test)]
-        if let Some(left) = &self.0 {
-            use std::sync::atomic::Ordering::SeqCst;
-            left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
-                .map_err(|_| Error::new(Kind::Storage, "the process was killed here (by a test)"))?;
-        }
+    /// Reaches a step on a thread that may block.
+    pub(crate) fn burn(&self, step: &'static str) -> Result<()> {
+        self.spend()?;
+        faults::step(step)
+    }
+
+    /// Reaches a step in a task.
+    pub(crate) async fn reach(&self, step: &'static str) -> Result<()> {
+        self.spend()?;
+        faults::reach(step).await
+    }
+
+    /// Passes, or fails once the steps that were allowed are used up.
+    #[cfg(test)]
+    fn spend(&self) -> Result<()> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let Some(left) = &self.0 else { return Ok(()) };
+        left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1))
+            .map_err(|_| Error::new(Kind::Storage, "the process was killed here (by a test)"))?;
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it fails in tests only")]
+    fn spend(&self) -> Result<()> {
         Ok(())
     }
 }

@@ -31,6 +31,11 @@ impl Parser {
         Self { streaming: false, parallel }
     }
 
+    /// For messages that were kept, all of them from within a stream or none of them.
+    pub fn midway(streaming: bool) -> Self {
+        Self { streaming, parallel: false }
+    }
+
     /// Whether a stream is open: between Stream Start and Stream Stop.
     pub fn in_stream(&self) -> bool {
         self.streaming

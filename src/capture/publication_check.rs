@@ -321,6 +321,9 @@ fn identity(publication: &PublicationInfo, chosen: &ChosenTable) -> Vec<Finding>
     if !unusable.is_empty() {
         return vec![identity_missing(chosen, &unusable)];
     }
+    if chosen.needs_updates && table.relation.deferrable_key {
+        return vec![key_deferrable(&table.relation)];
+    }
     // What is logged is the identity of each leaf; what the message calls the key is that of the table it is sent under.
     let key = &table.relation.primary_key;
     let lacks_key = |each: &&Relation| {
@@ -343,6 +346,17 @@ fn identity(publication: &PublicationInfo, chosen: &ChosenTable) -> Vec<Finding>
             )
             .run_all(mend),
     ]
+}
+
+/// `UPDATE t SET id = id + 1` is logged as 1 to 2, 2 to 3: which row 2 it is that becomes 3, a reader by keys cannot tell.
+fn key_deferrable(relation: &Relation) -> Finding {
+    let what = format!(
+        "the primary key of {} is deferrable: a row may get the key that another one still has, and which of them a later change is about is not in the log",
+        display(relation)
+    );
+    Finding::stop("key_deferrable", what).remedy(
+        "drop the primary key and add it again without DEFERRABLE; or set append_mode for the stream, which makes its changes a log",
+    )
 }
 
 fn identity_missing(chosen: &ChosenTable, unusable: &[&Relation]) -> Finding {

@@ -16,6 +16,7 @@ fn relation(name: &str, kind: RelationKind, identity: (ReplicaIdentity, &[&str])
         persistence: Persistence::Permanent,
         identity: Identity { setting: identity.0, columns: owned(identity.1), candidate: None },
         primary_key: owned(identity.1),
+        deferrable_key: false,
         owner: "lake".into(),
         owned: true,
     }
@@ -110,6 +111,20 @@ fn partitions_without_changes_in_the_log_are_named() {
     assert_eq!(problem.finding.code, "partition_not_capturable");
     assert!(problem.finding.message.contains("public.remote_4, 4 more;"), "{problem:?}");
     assert_eq!(problem.finding.sql, ["ALTER TABLE \"public\".\"zz\" SET LOGGED;"]);
+}
+
+#[test]
+fn a_deferrable_key_does_not_say_which_row_is_meant() {
+    let mut table = table("t");
+    table.table.relation.deferrable_key = true;
+    table.table.relation.identity.setting = ReplicaIdentity::Full;
+    let codes = |table: &ChosenTable| {
+        let problems = check(&publication(&["t"]), std::slice::from_ref(table));
+        problems.into_iter().map(|problem| problem.finding.code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&table), ["key_deferrable"]);
+    table.needs_updates = false;
+    assert!(codes(&table).is_empty(), "a change log has every change");
 }
 
 #[test]

@@ -143,7 +143,9 @@ async fn identities(admin: &Session) {
         mend(admin, "p", &tables, "identity_missing").await;
         assert_eq!(update(table).await, None, "{table}");
         tables[0] = chosen(admin, table, &[]).await;
-        assert!(codes(admin, "p", &tables).await.is_empty());
+        // The server is content with it; a reader by keys is not.
+        let left: &[&str] = if table == "late_key" { &["key_deferrable"] } else { &[] };
+        assert_eq!(codes(admin, "p", &tables).await, left);
     }
     for (identity, expected, fails) in
         [("NOTHING", vec!["identity_missing"], true), ("FULL", vec![], false), (r#"USING INDEX "T""1_fixed_id_key""#, vec![], false)]

@@ -1,21 +1,25 @@
 //! Changes of one stream become record batches.
 //!
-//! Promises: a change is one row (a changed key two: the old one goes, the new one comes), in the order of the log; values are those that a
-//! copy of the table would have given; a value that was not sent is a value of an earlier row, a name in [`UNCHANGED`], or an error, and
-//! never NULL. Does not know transactions, connections or destinations.
+//! Promises: a change is one row (a changed key two: the old one goes, and directly behind it the new one comes), in the order of the log; values
+//! are those that a copy of the table would have given; a value that was not sent is a value of an earlier row, a name in [`UNCHANGED`], or an
+//! error, and never NULL. Does not know transactions, connections or destinations.
 
 use super::json::{Member, object, unsent};
-use super::message::Relation;
+use super::json_key::{Key, Value};
+use super::message::{Old, Relation, ReplicaIdentity};
+pub use super::place::Place;
+use super::place::order;
 use super::tuple::{Cell, Tuple};
 use crate::columns::Column;
 use crate::columns::explain::{explain, key_text};
 use crate::error::{Error, Result};
-use crate::postgres::lsn::{Lsn, PgTime};
+use crate::postgres::lsn::Lsn;
 use crate::types::{ColumnPlan, Wire};
 use crate::values::{Fault, Step, shorten};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
+use writers::{AWAITS, MOVED};
 
 /// Column of a change log: names of the columns whose values were not sent, separated by commas.
 pub const UNCHANGED: &str = "_unchanged_columns";
@@ -27,6 +31,8 @@ pub const ORDER: &str = "_cdc_order";
 pub enum Origin {
     /// A column of the table.
     Column(String),
+    /// A key of a json column.
+    Key(Key),
     /// The row as one JSON object of these columns.
     Data(Vec<Member>),
     /// `_op_type`.
@@ -45,7 +51,7 @@ pub enum Origin {
     Unchanged,
     /// Whether the row goes.
     Gone,
-    /// Places of the columns that stay as they are in the row that is there.
+    /// Places of the columns that stay as they are in the row that is there, or in the one that the row was before its key changed.
     Kept,
 }
 
@@ -54,6 +60,8 @@ pub enum Origin {
 pub enum Op {
     /// A new row.
     Create,
+    /// A new row that was another one before its key changed: the one that the change before this one takes away.
+    Move,
     /// A row has other values.
     Update,
     /// A row is gone.
@@ -65,23 +73,12 @@ pub enum Op {
 impl Op {
     fn letter(self) -> &'static [u8] {
         match self {
-            Self::Create => b"c",
+            Self::Create | Self::Move => b"c",
             Self::Update => b"u",
             Self::Delete => b"d",
             Self::Truncate => b"t",
         }
     }
-}
-
-/// The transaction of a change, and the place of the change in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Where the transaction's commit record begins.
-    pub commit: Lsn,
-    /// When it was committed.
-    pub time: PgTime,
-    /// Number of the change within the transaction.
-    pub sequence: u32,
 }
 
 /// A column of the table within the rows of a relation as it is now.
@@ -103,10 +100,14 @@ pub struct Rows {
     found: Vec<Vec<Found>>,
     /// Names of the current relation's columns.
     names: Vec<String>,
+    /// For each of these, whether it is part of the replica identity.
+    identity: Vec<bool>,
     /// Whether columns that were not sent are named in the row.
     logs: bool,
     /// Whether columns that were not sent stay as they are in the row that is there.
     keeps: bool,
+    /// Whether that row may be yet to come.
+    awaits: bool,
     rows: usize,
     fixed: usize,
     held: usize,
@@ -130,8 +131,10 @@ impl Rows {
             columns,
             found: Vec::new(),
             names: Vec::new(),
+            identity: Vec::new(),
             logs: origins.contains(&Origin::Unchanged),
             keeps: origins.contains(&Origin::Kept),
+            awaits: false,
             rows: 0,
             held: 0,
             text: Vec::new(),
@@ -144,7 +147,7 @@ impl Rows {
     pub fn relate(&mut self, relation: &Relation) {
         let find = |name: &String| relation.columns.iter().position(|column| column.name == *name).map_or(Found::Nowhere, Found::At);
         let of = |origin: &Origin| match origin {
-            Origin::Column(name) => vec![find(name)],
+            Origin::Column(name) | Origin::Key(Key { column: name, .. }) => vec![find(name)],
             Origin::OlakeId(names) => names.iter().map(find).collect(),
             Origin::Data(members) => members.iter().map(|member| find(&member.name)).collect(),
             _ => Vec::new(),
@@ -159,6 +162,22 @@ impl Rows {
             }
         }
         self.names = relation.columns.iter().map(|column| column.name.clone()).collect();
+        // With a full identity every column is said to be of it; then what tells rows apart is the key.
+        let is_full = relation.replica_identity == ReplicaIdentity::Full;
+        let is_key = |name: &String| {
+            self.origins.iter().zip(&self.plans).any(|(origin, plan)| match origin {
+                Origin::Column(column) => plan.key && column == name,
+                Origin::OlakeId(names) => names.contains(name),
+                Origin::Data(members) => members.iter().any(|member| member.key && member.name == *name),
+                _ => false,
+            })
+        };
+        self.identity = relation.columns.iter().map(|column| if is_full { is_key(&column.name) } else { column.key }).collect();
+    }
+
+    /// Whether the table is still being filled: a row that leaves columns as they are may be one that is yet to come.
+    pub fn await_rows(&mut self, awaits: bool) {
+        self.awaits = awaits;
     }
 
     /// Rows in the batch under construction.
@@ -171,23 +190,36 @@ impl Rows {
         self.rows * self.fixed + self.held
     }
 
-    /// Adds a row. `old` is the row before, where it has all values: what was not sent with the row is taken from there.
-    pub fn push(&mut self, op: Op, row: Tuple<'_>, old: Option<Tuple<'_>>, place: Place) -> Result<()> {
-        if row.columns() != self.names.len() {
-            return Err(Error::source_db(format!(
-                "{}: a row has {} values, its relation {} columns",
-                self.id,
-                row.columns(),
-                self.names.len()
-            )));
-        }
-        let mut cells: Vec<Cell<'_>> = row.cells().collect();
+    /// Adds a row. `old` is what was sent of the row before: what was not sent with the row is taken from there.
+    pub fn push(&mut self, op: Op, row: Tuple<'_>, old: Option<Old<'_>>, place: Place) -> Result<()> {
+        let mut cells = self.cells(row)?;
         if let Some(old) = old {
-            for (cell, old) in cells.iter_mut().zip(old.cells()).filter(|(cell, _)| **cell == Cell::Unchanged) {
-                *cell = old;
+            let (Old::Key(values) | Old::Full(values)) = old;
+            let whole = matches!(old, Old::Full(_));
+            for ((cell, old), key) in cells.iter_mut().zip(values.cells()).zip(&self.identity) {
+                if *cell == Cell::Unchanged && (whole || *key) {
+                    *cell = old;
+                }
             }
         }
         self.push_cells(op, &cells, place)
+    }
+
+    /// Adds a row of which no more is told than its replica identity.
+    pub fn push_identity(&mut self, op: Op, row: Tuple<'_>, place: Place) -> Result<()> {
+        let mut cells = self.cells(row)?;
+        for (cell, _) in cells.iter_mut().zip(&self.identity).filter(|(_, is_identity)| !**is_identity) {
+            *cell = Cell::Null;
+        }
+        self.push_cells(op, &cells, place)
+    }
+
+    fn cells<'r>(&self, row: Tuple<'r>) -> Result<Vec<Cell<'r>>> {
+        if row.columns() == self.names.len() {
+            return Ok(row.cells().collect());
+        }
+        let (found, expected) = (row.columns(), self.names.len());
+        Err(Error::source_db(format!("{}: a row has {found} values, its relation {expected} columns", self.id)))
     }
 
     /// Adds a row that says that all are gone.
@@ -218,16 +250,22 @@ impl Rows {
     fn put(&mut self, index: usize, op: Op, cells: &[Cell<'_>], place: Place) -> Step {
         let (column, held) = (&mut self.columns[index], &mut self.held);
         match &self.origins[index] {
-            Origin::Column(_) => match self.found[index].first().map_or(Found::Nowhere, |found| *found) {
-                Found::At(at) => match cells[at] {
-                    Cell::Null => column.push_null(),
-                    Cell::Binary(value) => return column.push(value, held),
-                    Cell::Text(value) => return column.push_text(value, held),
-                    Cell::Unchanged if self.logs || (self.keeps && op == Op::Update) => column.push_null(),
-                    Cell::Unchanged => return Err(unsent()),
-                },
-                Found::Nowhere => column.push_null(),
-            },
+            origin @ (Origin::Column(_) | Origin::Key(_)) => {
+                let (cell, is_identity) = match self.found[index].first() {
+                    Some(Found::At(at)) => (cells[*at], self.identity[*at]),
+                    _ => (Cell::Null, false),
+                };
+                let leaves_values = matches!(op, Op::Update | Op::Move);
+                return match (cell, origin) {
+                    // What rows are found by is sent with every row, or with what was sent of the one before.
+                    (Cell::Unchanged, _) if !(self.logs || (self.keeps && leaves_values && !is_identity)) => Err(unsent()),
+                    (Cell::Text(json), Origin::Key(key)) => push(column.as_mut(), key.value(json, false, &mut self.text)?, held),
+                    (Cell::Binary(json), Origin::Key(key)) => push(column.as_mut(), key.value(json, true, &mut self.text)?, held),
+                    (Cell::Text(value), _) => push(column.as_mut(), Value::Text(value), held),
+                    (Cell::Binary(value), _) => push(column.as_mut(), Value::Binary(value), held),
+                    (Cell::Null | Cell::Unchanged, _) => push(column.as_mut(), Value::Null, held),
+                };
+            }
             Origin::Data(members) => {
                 self.text.clear();
                 let found = &self.found[index];
@@ -252,6 +290,10 @@ impl Rows {
             Origin::Ingested(time) => return column.push(&time.to_be_bytes(), held),
             Origin::Order => return column.push_text(&order(place), held),
             Origin::OlakeId(_) => {
+                let is_unsent = |found: &Found| matches!(found, Found::At(at) if cells[*at] == Cell::Unchanged);
+                if self.keeps && self.found[index].iter().any(is_unsent) {
+                    return Err(unsent());
+                }
                 self.text.clear();
                 array_literal(&self.found[index], cells, &mut self.text);
                 return column.push_text(&self.text, held);
@@ -259,25 +301,30 @@ impl Rows {
             Origin::Unchanged => {
                 // A column that is gone by now has no name.
                 let is_named = |(name, cell): &(&String, &Cell<'_>)| **cell == Cell::Unchanged && !name.is_empty();
-                let names: Vec<&str> = self.names.iter().zip(cells).filter(is_named).map(|(name, _)| name.as_str()).collect();
+                let mut names: Vec<&str> = self.names.iter().zip(cells).filter(is_named).map(|(name, _)| name.as_str()).collect();
+                // What would have been made of them.
+                for ((plan, origin), found) in self.plans.iter().zip(&self.origins).zip(&self.found) {
+                    if matches!((origin, found.first()), (Origin::Key(_), Some(Found::At(at))) if cells[*at] == Cell::Unchanged) {
+                        names.push(&plan.name);
+                    }
+                }
                 match names.is_empty() {
                     true => column.push_null(),
                     false => return column.push_text(names.join(",").as_bytes(), held),
                 }
             }
             Origin::Kept => {
-                let is_kept = |(origin, found): (&Origin, &Vec<Found>)| matches!((origin, found.first()), (Origin::Column(_), Some(Found::At(at))) if cells[*at] == Cell::Unchanged);
-                let kept: Vec<String> = self
-                    .origins
-                    .iter()
-                    .zip(&self.found)
-                    .enumerate()
-                    .filter(|(_, pair)| is_kept(*pair))
-                    .map(|(place, _)| place.to_string())
-                    .collect();
+                let is_kept = |(origin, found): (&Origin, &Vec<Found>)| matches!((origin, found.first()), (Origin::Column(_) | Origin::Key(_), Some(Found::At(at))) if cells[*at] == Cell::Unchanged);
+                let kept = self.origins.iter().zip(&self.found).enumerate().filter(|(_, pair)| is_kept(*pair));
+                let kept: Vec<String> = kept.map(|(place, _)| place.to_string()).collect();
+                let mark = match op {
+                    Op::Move => MOVED.to_string(),
+                    _ if self.awaits => AWAITS.to_string(),
+                    _ => String::new(),
+                };
                 match kept.is_empty() {
                     true => column.push_null(),
-                    false => return column.push_text(kept.join(",").as_bytes(), held),
+                    false => return column.push_text((mark + &kept.join(",")).as_bytes(), held),
                 }
             }
             Origin::Gone => return column.push(&[u8::from(op == Op::Delete)], held),
@@ -318,7 +365,13 @@ impl Rows {
         let at = format!("column `{}` of {}, in the transaction committed at {}{key}", plan.source, self.id, place.commit);
         let missing = self.found[index].first().is_some_and(|found| matches!(found, Found::At(at) if cells[*at] == Cell::Unchanged));
         let error = explain(&at, &plan.source, fault);
-        if missing { error.hint(self.log_it()) } else { error }
+        match &self.origins[index] {
+            _ if missing => error.hint(self.log_it()),
+            Origin::Key(Key { column, key, .. }) => {
+                error.hint(format!("set \"flatten\": {{\"{column}\": {{\"{key}\": \"string\"}}}} for the stream in streams.json: the text is then carried unread"))
+            }
+            _ => error,
+        }
     }
 
     #[cold]
@@ -352,19 +405,14 @@ impl Rows {
     }
 }
 
-/// `000000000A1B2C3D-0000000F`: sorts as the numbers do.
-fn order(place: Place) -> [u8; 25] {
-    let mut text = [b'-'; 25];
-    hexadecimal(place.commit.0, &mut text[..16]);
-    hexadecimal(u64::from(place.sequence), &mut text[17..]);
-    text
-}
-
-/// The last digits of a number, as many as there is room for. The formatter of the standard library takes ten times as long.
-fn hexadecimal(mut number: u64, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789ABCDEF"[(number & 15) as usize];
-        number >>= 4;
+fn push(column: &mut dyn Column, value: Value<'_>, held: &mut usize) -> Step {
+    match value {
+        Value::Null => {
+            column.push_null();
+            Ok(())
+        }
+        Value::Text(text) => column.push_text(text, held),
+        Value::Binary(field) => column.push(field, held),
     }
 }
 
@@ -398,17 +446,4 @@ fn array_literal(found: &[Found], cells: &[Cell<'_>], text: &mut Vec<u8>) {
 /// The schema of batches of these columns.
 pub fn schema_of(plans: &[ColumnPlan]) -> SchemaRef {
     Arc::new(arrow::datatypes::Schema::new(plans.iter().map(|plan| plan.field.clone()).collect::<Vec<_>>()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_order_of_a_change_is_two_numbers_of_fixed_width() {
-        for (commit, sequence) in [(0, 0), (0x0196_4CC8, 1000), (1 << 63, 1 << 31), (u64::MAX, u32::MAX)] {
-            let text = order(Place { commit: Lsn(commit), time: PgTime(0), sequence });
-            assert_eq!(String::from_utf8_lossy(&text), format!("{commit:016X}-{sequence:08X}"));
-        }
-    }
 }

@@ -61,7 +61,7 @@ pub struct Reader {
 pub struct SlotInfo {
     /// Name; unique on the server, whatever the database.
     pub name: String,
-    /// Output plugin; `None` for a physical slot.
+    /// Output plugin; `None` for a physical slot, and empty for a moment while a logical one is being created.
     pub plugin: Option<String>,
     /// A logical slot, not a physical one.
     pub logical: bool,

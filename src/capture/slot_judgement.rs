@@ -34,7 +34,7 @@ pub struct Wanted {
     pub plugin: String,
     /// Database that the tables are in.
     pub database: String,
-    /// Prepared transactions are understood before they are committed.
+    /// Prepared transactions are understood before they are committed, should the slot send them so.
     pub two_phase: bool,
     /// Up to where the destination has everything, by its token or our state; `None` on a first run.
     pub saved: Option<Lsn>,
@@ -118,7 +118,6 @@ pub fn verdict(slot: Option<&SlotInfo>, server: &ServerSettings, wanted: &Wanted
     }
     warnings.extend(running_out(slot, server));
     warnings.extend(idle_timeout(server, wanted));
-    warnings.extend(turns_two_phase(slot, wanted));
     let start = wanted.saved.unwrap_or(confirmed);
     passing.into_iter().next().map_or(Ok(Verdict::Use { start, warnings }), Err)
 }
@@ -149,12 +148,6 @@ fn position_beyond_server(server: &ServerSettings, wanted: &Wanted) -> Option<Fi
         .remedy("check host, port and database in the source file; if this is the server that shall be read from now on")
         .then(RELOAD),
     )
-}
-
-fn turns_two_phase(slot: &SlotInfo, wanted: &Wanted) -> Option<Finding> {
-    (wanted.two_phase && !slot.two_phase).then(|| {
-        Finding::warn("slot_turns_two_phase", format!("{} is changed to two_phase by reading it so, and stays that way", named(&slot.name)))
-    })
 }
 
 /// What was acknowledged is never sent again.

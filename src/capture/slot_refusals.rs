@@ -78,7 +78,8 @@ pub(super) fn unusable(slot: &SlotInfo, server: &ServerSettings, wanted: &Wanted
         );
         return Some(Finding::stop("slot_of_other_database", what).of(Kind::Config).remedy(another));
     }
-    if let Some(plugin) = slot.plugin.as_ref().filter(|plugin| **plugin != wanted.plugin) {
+    // Without a plugin it is being created at this moment: it is seen before its maker has said which.
+    if let Some(plugin) = slot.plugin.as_ref().filter(|plugin| !plugin.is_empty() && **plugin != wanted.plugin) {
         let what = format!("{name} was created with the output plugin {plugin:?}, accepted: {:?}; no data is affected", wanted.plugin);
         let finding = Finding::stop("slot_wrong_plugin", what).of(Kind::Config);
         let or =
@@ -192,9 +193,9 @@ pub(super) fn unfinished(slot: &SlotInfo) -> Finding {
 /// The server sends prepared transactions of such a slot early, whoever asks (manual, CREATE_REPLICATION_SLOT, TWO_PHASE).
 fn two_phase(slot: &SlotInfo, wanted: &Wanted) -> Option<Finding> {
     (slot.two_phase && !wanted.two_phase).then(|| {
-        Finding::stop("slot_two_phase", format!("{} was created with two_phase: it sends prepared transactions before they are committed, which this run does not read; no data is affected", named(&slot.name)))
+        Finding::stop("slot_two_phase", format!("{} was created with two_phase: it sends prepared transactions before they are committed, which cannot be read by SQL (capture: poll); no data is affected", named(&slot.name)))
             .of(Kind::Config)
-            .remedy("name another slot in update_method.replication_slot; two_phase of a slot cannot be taken back")
+            .remedy("set capture to stream, or name another slot in update_method.replication_slot; two_phase of a slot cannot be taken back")
     })
 }
 

@@ -62,6 +62,8 @@ pub struct Relation {
     pub identity: Identity,
     /// Column names of the primary key, in key order, a deferrable one included; empty without one.
     pub primary_key: Vec<String>,
+    /// The primary key is looked at after the statement, or the transaction: rows may have each other's keys meanwhile.
+    pub deferrable_key: bool,
     /// Name of the owner.
     pub owner: String,
     /// The user has the owner's rights.
@@ -203,7 +205,8 @@ fn beneath_sql(version: u32) -> String {
                       JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
                       WHERE k.position <= {key_columns} AND NOT a.attnotnull) \
                 ORDER BY i.indisprimary DESC, i.indnatts, x.relname LIMIT 1), \
-            pg_catalog.pg_get_userbyid(c.relowner)::text, COALESCE(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false) \
+            pg_catalog.pg_get_userbyid(c.relowner)::text, COALESCE(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false), \
+            EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate) \
          FROM once t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          ORDER BY t.root, t.depth > 0, n.nspname, c.relname"
     )
@@ -267,6 +270,7 @@ fn relation(row: &Row) -> Result<Relation> {
             candidate: row.get(9),
         },
         primary_key: row.get(8),
+        deferrable_key: row.get(12),
         owner: row.get(10),
         owned: row.get(11),
     })

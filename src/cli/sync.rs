@@ -7,9 +7,9 @@ use crate::config::destination::Destination;
 use crate::config::load::FileKind;
 use crate::config::seconds::Seconds;
 use crate::config::selection::Chosen;
-use crate::config::source::Source;
+use crate::config::source::{BackfillMode, Source};
 use crate::config::streams::Stream;
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Kind, Result};
 use crate::memory::Memory;
 use crate::postgres::catalog::TableInfo;
 use crate::shutdown::{self, Stopper};
@@ -20,7 +20,7 @@ use crate::sync::capture::{Ended, Terms};
 use crate::sync::capture_plan::is_captured;
 use crate::sync::keeper::Keeper;
 use crate::sync::plan::{self, StreamPlan};
-use crate::sync::{Effort, Endless, Run, plan_again, plan_streams};
+use crate::sync::{Effort, Endless, Planner, Run};
 use chrono::Utc;
 use clap::Args;
 use std::num::NonZeroUsize;
@@ -159,22 +159,16 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         Kind::Config | Kind::Schema => files::about(error, FileKind::Streams, &catalog),
         _ => error,
     };
-    let terms =
-        plan::Terms { wire: source.wire(), incremental: source.incremental, replaces_rows: matches!(destination, Destination::Iceberg(_)) };
-    let collapse = source.scope().collapse_partitions;
-    let known = known(&state);
-    let planned = unless_stopped(plan_streams(&options, chosen.clone(), collapse, Utc::now(), &terms, &known)).await;
-    let (plans, failures) = match planned {
-        // A table that is followed may have changed in a way that only concerns its own stream.
-        Err(error) if error.retry() == Retry::Never && chosen.len() > 1 && chosen.iter().any(|one| state.is_followed(&one.stream.id())) => {
-            unless_stopped(plan_again(&options, chosen.clone(), collapse, Utc::now(), &terms, &known)).await.map_err(of_catalog)?
-        }
-        planned => (planned.map_err(of_catalog)?, Vec::new()),
+    let terms = plan::Terms {
+        wire: source.wire(),
+        incremental: source.incremental,
+        replaces_rows: matches!(destination, Destination::Iceberg(_)),
+        by_ranges: source.backfill.mode == BackfillMode::Watermark,
     };
-    let (failures, refused): (Vec<_>, Vec<_>) = failures.into_iter().partition(|(id, _)| state.is_followed(id) && !plans.is_empty());
-    if let Some((_, error)) = refused.into_iter().next() {
-        return Err(of_catalog(error));
-    }
+    let planner = Planner { options: options.clone(), collapse_partitions: source.scope().collapse_partitions, terms };
+    // A table that is followed may have changed in a way that only concerns its own stream.
+    let alone = |id: &str| chosen.len() > 1 && state.is_followed(id);
+    let (plans, failures) = unless_stopped(planner.plan(&chosen, &known(&state), &alone)).await.map_err(of_catalog)?;
     for (plan, _) in &plans {
         for note in &plan.notes {
             tracing::warn!("{}: {note}", plan.id);
@@ -193,7 +187,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         retries: source.retries(),
         replicas: source.replicas()?,
         max_snapshot_age: source.max_snapshot_age(),
-        collapse_partitions: collapse,
+        collapse_partitions: planner.collapse_partitions,
         memory: Memory::new(share.pool_bytes),
         pace: source.pace(),
         batch_bytes: share.batch_bytes,
@@ -211,7 +205,7 @@ pub async fn run(flags: &Flags, args: &SyncArgs, screen: &Screen) -> Result<()> 
         .await
         .map_err(of_catalog)?;
     let mut report = Report::new(screen, run.meters(), files::stats_output(flags), share.readers);
-    let plan_anew = async |known| plan_again(&options, chosen.clone(), collapse, Utc::now(), &terms, &known).await;
+    let plan_anew = async |known| planner.plan(&chosen, &known, &|_| true).await;
     let whole = async {
         while run.load().await? == Ended::Anew {
             run.anew(&destination, plan_anew).await?;

@@ -247,7 +247,11 @@ mod tests {
         check(json!({"src": {"type": "pg", "params": "Host: a\nUser: u\n"}}), json!({"hosts": ["a"], "username": "u"}));
         refused(json!({"src": {"type": "pg", "params": "{"}}), "`src.params`");
         refused(json!({"src": {"type": "pg"}, "transformation": {"transformers": [{}]}}), "a transformation is not built yet");
-        refused(json!({"src": {"type": "pg", "params": {}}, "type": "INCREMENT_ONLY"}), "following changes is not built yet");
+        check(
+            json!({"src": {"type": "pg", "params": {"SlotID": "s", "UsePolling": true, "SlotByteLagLimit": 7}}, "type": "SNAPSHOT_AND_INCREMENT"}),
+            json!({"update_method": {"replication_slot": "s", "capture": "poll", "max_slot_lag_bytes": 7, "create_if_missing": true}}),
+        );
+        check(json!({"Host": "a", "DBLogEnabled": true}), json!({"hosts": ["a"], "backfill": {"mode": "watermark"}}));
         refused(
             json!({"Host": "a", "SnapshotDegreeOfParallelism": 2, "max_threads": 7}),
             "`max_threads`: found beside `SnapshotDegreeOfParallelism`",

@@ -24,14 +24,14 @@ pub(super) const SOURCE: &Table = &[
     ("SlotID", Is("update_method.replication_slot")),
     ("CollapseInheritTables", Is("collapse_partitions")),
     ("SnapshotDegreeOfParallelism", Via(parallelism)),
-    ("UsePolling", NotBuilt("reading a slot by polling")),
-    ("DBLogEnabled", NotBuilt("a first read between watermarks")),
+    ("UsePolling", Via(|draft, at, value| switched(draft, at, &value, "update_method.capture", "poll"))),
+    ("DBLogEnabled", Via(|draft, at, value| switched(draft, at, &value, "backfill.mode", "watermark"))),
     ("BatchSize", Nothing("batches are sized by bytes")),
     ("ChunkSize", Nothing("chunks are sized by bytes")),
     ("DesiredTableSize", Nothing("chunks have a fixed target size")),
     ("ShardingKeyFields", Nothing("tables are split by physical position, which needs no column")),
     ("SnapshotSerializationFormat", Is("backfill.wire_format")),
-    ("SlotByteLagLimit", Nothing("no slot is read in this version")),
+    ("SlotByteLagLimit", Is("update_method.max_slot_lag_bytes")),
     ("KeeperSchema", Nothing("nothing is created in the source")),
     (
         "IgnoreUserTypes",
@@ -83,8 +83,13 @@ pub(super) fn transfer(draft: &mut Draft<'_>, map: Map<String, Value>) {
 fn transfer_type(draft: &mut Draft<'_>, at: &str, value: Value) {
     match value.as_str() {
         Some("SNAPSHOT_ONLY") => {}
-        Some("INCREMENT_ONLY" | "SNAPSHOT_AND_INCREMENT") => draft.findings.not_built(at, "following changes"),
-        _ => draft.unknown_word(at, "SNAPSHOT_ONLY"),
+        // The slot is made there too.
+        Some("SNAPSHOT_AND_INCREMENT") => draft.put("update_method.create_if_missing", at, Value::Bool(true)),
+        Some("INCREMENT_ONLY") => {
+            draft.put("update_method.create_if_missing", at, Value::Bool(true));
+            draft.findings.no_effect(at, "whether a table is copied first, the sync_mode of each stream says: cdc, or strict_cdc");
+        }
+        _ => draft.unknown_word(at, "SNAPSHOT_ONLY, SNAPSHOT_AND_INCREMENT, INCREMENT_ONLY"),
     }
 }
 
@@ -123,6 +128,15 @@ fn tls_file(draft: &mut Draft<'_>, at: &str, value: Value) {
 fn enable_tls(draft: &mut Draft<'_>, at: &str, value: Value) {
     match value {
         Value::Bool(true) => draft.require_mode("require"),
+        Value::Bool(false) => {}
+        _ => draft.unknown_word(at, "true or false"),
+    }
+}
+
+/// A switch that is a word of ours.
+fn switched(draft: &mut Draft<'_>, at: &str, value: &Value, path: &str, word: &str) {
+    match value {
+        Value::Bool(true) => draft.put(path, at, Value::from(word)),
         Value::Bool(false) => {}
         _ => draft.unknown_word(at, "true or false"),
     }

@@ -23,12 +23,15 @@ pub struct Filter {
     logical: &'static str,
 }
 
-/// `column operator value`; `None` is NULL and stands with `=` and `!=` only.
+/// `column operator value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Condition {
-    column: String,
-    operator: &'static str,
-    value: Option<String>,
+pub struct Condition {
+    /// Name in the source.
+    pub column: String,
+    /// One of six.
+    pub operator: &'static str,
+    /// `None` is NULL and stands with `=` and `!=` only.
+    pub value: Option<String>,
 }
 
 impl Filter {
@@ -62,6 +65,21 @@ impl Filter {
         Ok((filter, note))
     }
 
+    /// What it asks.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// Whether one condition is enough.
+    pub fn is_any(&self) -> bool {
+        self.logical == "OR"
+    }
+
+    /// A column has another name by now.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        self.conditions.iter_mut().filter(|condition| condition.column == from).for_each(|condition| to.clone_into(&mut condition.column));
+    }
+
     /// The condition in SQL, without `WHERE`. `columns` are those of the table as it is now.
     ///
     /// # Errors
@@ -88,13 +106,15 @@ impl Condition {
         match (&self.value, self.operator) {
             (None, "=") => format!("({name} IS NULL)"),
             (None, _) => format!("({name} IS NOT NULL)"),
-            // Without the type's modifier: '10.005' must not be rounded to numeric(12,2) before it is compared.
-            (Some(value), operator) => {
-                let (namespace, ty) = (escape_identifier(&column.ty.namespace), escape_identifier(&column.ty.name));
-                format!("({name} {operator} {}::{namespace}.{ty})", escape_literal(value).trim_start())
-            }
+            (Some(value), operator) => format!("({name} {operator} {})", literal(value, column)),
         }
     }
+}
+
+/// A value of the column's type, in SQL. Without the type's modifier: '10.005' must not be rounded to numeric(12,2) before it is compared.
+pub fn literal(value: &str, column: &ColumnInfo) -> String {
+    let (namespace, ty) = (escape_identifier(&column.ty.namespace), escape_identifier(&column.ty.name));
+    format!("{}::{namespace}.{ty}", escape_literal(value).trim_start())
 }
 
 fn operator(text: &str) -> Result<&'static str> {
@@ -309,6 +329,7 @@ mod tests {
             attnum: 1,
             declared: ty.into(),
             ty: PgType { typmod, ..PgType::built_in(0, ty) },
+            logged: (0, typmod),
             not_null: false,
             generated: false,
             identity: false,

@@ -99,6 +99,11 @@ impl Text {
         Ok(Self { text: read(path)?, yaml, decrypted: false })
     }
 
+    /// What stands in a file whose bytes are at hand.
+    pub fn of(bytes: Vec<u8>, yaml: bool) -> Result<Self> {
+        Ok(Self { text: decode(bytes)?, yaml, decrypted: false })
+    }
+
     /// The bytes that an encrypted file holds.
     pub fn encrypted(&self) -> Result<Vec<u8>> {
         match parse(&self.text, self.yaml)? {
@@ -162,6 +167,10 @@ pub(crate) fn read(path: &Path) -> Result<String> {
         io::ErrorKind::PermissionDenied => Error::config("no permission to read it"),
         _ => Error::config(format!("cannot be read: {error}")),
     })?;
+    decode(bytes)
+}
+
+fn decode(bytes: Vec<u8>) -> Result<String> {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
         return Err(Error::config("the text is encoded as UTF-16, accepted: UTF-8").hint("save the file as UTF-8"));
     }

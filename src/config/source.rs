@@ -122,8 +122,10 @@ pub struct Source {
 /// How tables are copied.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(extend("x-not-built" = ["mode", "target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
+#[schemars(extend("x-not-built" = ["target_part_bytes", "max_parts_per_table", "split_columns", "lag_guard"]))]
 pub struct Backfill {
+    /// How a table is copied that is followed afterwards. `exported`, the default: in one snapshot, which is held until the copy is complete. `watermark`: in ranges of its primary key, each in a short snapshot of its own, while its changes are applied, for tables too large to hold a snapshot open; the slot moves on meanwhile, and until the copy is complete the destination shows a part of the table. A table without a primary key is copied in one snapshot all the same.
+    pub mode: BackfillMode,
     /// The form in which values are read. `text` costs more and is for servers whose types cannot send binary; the values are the same, bit for bit. `auto`, the default, is binary, and text for the columns that have no other form.
     #[schemars(extend("enum" = ["auto", "binary", "text"]))]
     pub wire_format: Option<String>,
@@ -132,6 +134,17 @@ pub struct Backfill {
     pub chunk_rows: Option<u64>,
     /// Age of the exported snapshot at which a run stops, with exit code 8: while it is held, the server cannot remove rows that died since. What is staged is kept, and the same command with `--state` goes on with a new snapshot. Default 0: none; there is a warning after 6 hours.
     pub max_snapshot_age_s: Option<Seconds>,
+}
+
+/// How a table is copied that is followed afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BackfillMode {
+    /// In one snapshot.
+    #[default]
+    Exported,
+    /// In ranges of its primary key, while its changes are applied.
+    Watermark,
 }
 
 /// How streams with `sync_mode` `incremental` are read.

@@ -228,6 +228,8 @@ pub struct ColumnInfo {
     pub declared: String,
     /// Type after domains.
     pub ty: PgType,
+    /// `atttypid` and `atttypmod`, before domains: as the log names the type.
+    pub logged: (u32, i32),
     /// No row can be NULL: a validated NOT NULL of a table. Not that of a domain, which PostgreSQL does not hold to in all cases
     /// (manual, CREATE DOMAIN, notes), nor that of a foreign table, which it does not check.
     pub not_null: bool,
@@ -250,6 +252,7 @@ impl TableInfo {
             attnum: at as i16 + 1,
             declared: (*ty).to_owned(),
             ty: PgType::built_in(0, ty),
+            logged: (0, -1),
             not_null: false,
             generated: false,
             identity: false,

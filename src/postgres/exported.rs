@@ -5,11 +5,14 @@
 //! snapshot taken before the locks could be older than a truncation, which is not versioned. Readers adopt the snapshot
 //! with `SET TRANSACTION SNAPSHOT` and then no longer need the coordinator.
 
+use super::catalog::{Access, RelationKind, TableInfo};
 use super::connect::{self, ConnectOptions, Session};
 use super::quote;
 use super::startup::{self, Hold};
 use super::transport::Keepalive;
+use super::wire::Connection;
 use crate::error::{Error, Kind, Result, Retry};
+use crate::state::captured::Seen;
 use crate::state::progress::Moment;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,19 @@ pub struct Relations {
     /// Relations that LOCK TABLE refuses (materialized views, tables of which this user may read some columns only), with a
     /// column that may be read: locked by a query, which is after the snapshot, and compared with what they were before.
     pub others: Vec<(String, String, Option<String>)>,
+}
+
+impl Relations {
+    /// Adds a table; `column` is one that may be read.
+    pub fn add(&mut self, info: &TableInfo, column: Option<&str>) {
+        let name = (info.namespace.clone(), info.name.clone());
+        match info.kind {
+            RelationKind::Table | RelationKind::Partitioned if info.access != Access::Whole => self.tables.push(name),
+            RelationKind::View => self.views.push(name),
+            RelationKind::Foreign => {}
+            _ => self.others.push((name.0, name.1, column.map(str::to_owned))),
+        }
+    }
 }
 
 /// An exported snapshot, valid until it is dropped or its session is lost.
@@ -102,6 +118,7 @@ impl Exported {
         if heaps(&session, &relations.others).await? != before {
             return Err(Error::source_db("a table or materialized view was rewritten while the snapshot was taken").transient());
         }
+        writers::faults::reach("source.snapshot").await?;
         moment.durable = moment.durable || flushed(&session, &moment.lsn).await?;
         let (keepalive, taken, age_max) = (options.keepalive, Instant::now(), Duration::ZERO);
         Ok(Self { session, name, moment, open, server_version, keepalive, taken, age_max })
@@ -165,6 +182,11 @@ impl Exported {
     pub fn client(&self) -> &tokio_postgres::Client {
         &self.session.client
     }
+
+    /// Which transactions it shows.
+    pub fn seen(&self) -> Seen {
+        Seen { moment: self.moment.clone(), open: self.open.clone() }
+    }
 }
 
 fn lost(reason: &Error) -> Error {
@@ -200,6 +222,30 @@ async fn heaps(session: &Session, relations: &[(String, String, Option<String>)]
         found.push(session.row(&query).await?.get(0));
     }
     Ok(found)
+}
+
+/// A session that sees what an exported snapshot shows, for as long as its transaction lasts.
+///
+/// # Errors
+/// Transient if the session that exported it is gone: a new attempt takes a new snapshot.
+pub async fn adopt(options: &ConnectOptions, name: &str, moment: &Moment) -> Result<Connection> {
+    let mut connection = connect::wire(options).await?;
+    connection.simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let adopt = format!("SET TRANSACTION SNAPSHOT {}", quote::literal(name));
+    connection.simple(&adopt).await.map_err(|error| match error.code() {
+        // Undefined object, or invalid value.
+        Some("42704" | "22023" | "55000") => error.transient().doing("adopt the exported snapshot"),
+        _ => error.doing("adopt the exported snapshot"),
+    })?;
+    // Behind a pooler, what was set for the session was set for another server connection.
+    connection.simple(&connection.settings(options, true)).await?;
+    // A server that has restarted gives the same names to other snapshots.
+    let seen = connection.simple("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot())").await?;
+    let expected = [moment.xmin, moment.xmax].map(|id| Some(id.to_string()));
+    if seen.first().map(Vec::as_slice) != Some(&expected) {
+        return Err(Error::source_db("the exported snapshot is gone, and another has its name").transient());
+    }
+    Ok(connection)
 }
 
 /// Waits until a crash of the server cannot take back a transaction that the snapshot shows; false if that is not known.

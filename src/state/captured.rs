@@ -1,6 +1,7 @@
 //! How far a stream with change data capture has been followed. Pure values.
 
 use super::progress::Moment;
+use crate::chunks::Chunk;
 use crate::postgres::lsn::Lsn;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct Captured {
     /// has been renamed. Absent where an older release has written it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<i16, KnownColumn>,
+    /// What the filter asks of rows, as all that are in the destination have been judged; absent without one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub filter: String,
     /// Its partitions that have rows, by OID, as far as the stream has been followed; none of a table without.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub partitions: BTreeSet<u32>,
@@ -32,6 +36,9 @@ pub struct Captured {
     /// What the first load has seen, as long as the stream has not passed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
+    /// Where the table is copied while it is followed (`backfill.mode` `watermark`): ranges of its key that are not copied yet, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Chunk>,
 }
 
 /// A column, whose number tells it from others for as long as the table is there.
@@ -50,7 +57,29 @@ pub struct KnownColumn {
 impl Captured {
     /// A stream of which no more than this is known.
     pub fn new(load: String, table: String, seen: Option<Seen>) -> Self {
-        Self { load, table, lsn: Lsn::default(), written: None, columns: BTreeMap::new(), partitions: BTreeSet::new(), reload: false, seen }
+        let (columns, partitions) = (BTreeMap::new(), BTreeSet::new());
+        Self {
+            load,
+            table,
+            lsn: Lsn::default(),
+            written: None,
+            columns,
+            filter: String::new(),
+            partitions,
+            reload: false,
+            seen,
+            left: Vec::new(),
+        }
+    }
+
+    /// Whether the table is still being copied beside its changes.
+    pub fn is_copying(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// No more than so many ranges are left: the others are in the destination.
+    pub fn leave(&mut self, ranges: usize) {
+        self.left.drain(..self.left.len().saturating_sub(ranges));
     }
 
     /// The columns of a table, by number.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use writers::faults;
 
 /// The state file of a run. Holds a lock (`<file>.lock`) until it is dropped or the process ends.
 #[derive(Debug)]
@@ -47,7 +48,9 @@ impl StateFile {
     pub fn save(&self, state: &State) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(state).map_err(|e| Error::bug(format!("serialise the state: {e}")))?;
         text.push(b'\n');
-        write_atomically(&self.path, &text)
+        faults::step("state.save")?;
+        write_atomically(&self.path, &text)?;
+        Ok(faults::step("state.save.done")?)
     }
 }
 
@@ -79,10 +82,22 @@ pub fn look(path: &Path) -> Result<Content> {
     if matches!(path.try_exists(), Ok(false)) {
         return Ok(Content::Missing);
     }
+    let what = || format!("read state file {}", path.display());
+    Ok(match understand(read(path)).doing(what)? {
+        Content::Damaged(error) => Content::Damaged(error.doing(what())),
+        content => content,
+    })
+}
+
+/// As [`look`], for the text of a file.
+///
+/// # Errors
+/// As there.
+pub fn understand(text: Result<String>) -> Result<Content> {
     let damaged = |why: &str| Error::state(why).hint(RESTORE);
     let mut precious = false;
-    let mut understand = || {
-        let text = read(path).map_err(|error| damaged(&error.to_string()))?;
+    let understand = || {
+        let text = text.map_err(|error| damaged(&error.to_string()))?;
         let value = parse_json(&text).map_err(|error| damaged(&error.to_string()))?;
         let Value::Object(map) = &value else { return Err(damaged("found no object, accepted: an object with keys")) };
         let number = |value: &Value| value.as_u64().unwrap_or(0);
@@ -99,7 +114,7 @@ pub fn look(path: &Path) -> Result<Content> {
         state.validate()?;
         Ok(state)
     };
-    match understand().doing(|| format!("read state file {}", path.display())) {
+    match understand() {
         Ok(state) => Ok(Content::Whole(Box::new(state))),
         Err(error) if precious => Err(error),
         Err(error) => Ok(Content::Damaged(error)),

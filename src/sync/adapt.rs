@@ -35,6 +35,21 @@ pub fn adapt(chosen: &mut Chosen, table: &TableInfo, known: &BTreeMap<i16, Known
     let mut unselected = std::mem::take(&mut chosen.unselected);
     unselected.retain_mut(|column| adapt_one(column, chosen, table, known));
     chosen.unselected = unselected;
+    // The columns of the destination that the keys have become keep their names.
+    for flatten in &mut chosen.flatten {
+        if let Now::Renamed(renamed) = now(&flatten.source, table, known) {
+            flatten.source.clone_from(&renamed.name);
+        }
+    }
+    if let Some(filter) = &mut chosen.filter {
+        let names: Vec<String> = filter.conditions().iter().map(|condition| condition.column.clone()).collect();
+        for name in names {
+            if let Now::Renamed(renamed) = now(&name, table, known) {
+                chosen.notes.push(format!("column {name:?} of the filter is called {:?} now", renamed.name));
+                filter.rename(&name, &renamed.name);
+            }
+        }
+    }
 }
 
 /// Says whether the column is still there.

@@ -128,7 +128,7 @@ mod tests {
     use crate::postgres::{catalog, connect};
     use crate::sync::advance::Aim;
     use crate::sync::plan::Terms;
-    use crate::sync::{adapt, plan_streams};
+    use crate::sync::{Planner, adapt};
 
     /// Rows of each batch of 100 rows of about 110 bytes.
     async fn batches(server: &Server, batch_bytes: usize, batch_rows: usize, wire: Wire) -> Vec<usize> {
@@ -139,9 +139,10 @@ mod tests {
         let found = catalog::load(&session.client, &Scope::default()).await.unwrap();
         let mut streams = to_streams(&found, &DiscoverOptions::default()).unwrap();
         streams.streams.iter_mut().for_each(|entry| entry.stream.sync_mode = "full_refresh".to_owned());
-        let chosen = choose(&streams, None).unwrap().into_iter().filter(|chosen| chosen.stream.name == "batches").collect();
+        let chosen: Vec<_> = choose(&streams, None).unwrap().into_iter().filter(|chosen| chosen.stream.name == "batches").collect();
         let terms = Terms { wire, ..Terms::default() };
-        let (plan, _) = plan_streams(&options, chosen, false, chrono::Utc::now(), &terms, &adapt::Known::new()).await.unwrap().remove(0);
+        let planner = Planner { options: options.clone(), collapse_partitions: false, terms };
+        let (plan, _) = planner.plan(&chosen, &adapt::Known::new(), &|_| false).await.unwrap().0.remove(0);
         let format = if wire == Wire::Text { "text" } else { "binary" };
         let sql = format!("COPY (SELECT {} FROM batches) TO STDOUT (FORMAT {format})", plan.select(&Aim::everything(None)).join(", "));
         let limits = BatchLimits { memory: Memory::new(1 << 30), batch_bytes, batch_rows, pace: Pace::default() };

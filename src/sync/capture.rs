@@ -14,23 +14,28 @@
 use super::StreamRun;
 use super::backfill::BatchLimits;
 use super::capture_open::drop_lagging;
+use super::capture_pending::Replayed;
+use super::capture_ranges::Recent;
 use super::capture_reader::Reader;
-use super::capture_settle::safe;
 use super::capture_watch::watch;
 use super::keeper::Keeper;
+use crate::capture::slot;
 use crate::capture::slot_judgement::OnSlotLag;
 use crate::config::update_method::{OnDetach, OnTruncate};
 use crate::error::{Error, Kind, Result};
 use crate::postgres::changes::{Changes, Way};
 use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::copy::Flow;
-use crate::postgres::exported;
+use crate::postgres::exported::{self, Exported, Relations};
 use crate::postgres::lsn::Lsn;
-use crate::postgres::replication::{Protocol, StartOptions, Streaming};
+use crate::postgres::replication::{Protocol, StartOptions, Streaming, protocol_for};
 use crate::postgres::replication_stream::{Event, Received};
 use crate::shutdown::Stop;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio_postgres::Client;
 use writers::Table;
 
 /// Memory per byte of a large message: itself, its values, their pages and their compressed form.
@@ -53,6 +58,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(60);
 /// How long a transaction that is being read may still take when a stop is asked for.
 const LAST: Duration = Duration::from_secs(20);
+/// SQLSTATE `undefined_function`: "no binary output function available for type".
+const NO_FUNCTION: &str = "42883";
 /// How long a slot that a session has just given up may still count as in use.
 const IN_USE: Duration = Duration::from_secs(60);
 
@@ -94,6 +101,38 @@ pub struct Ground {
     pub keeper: Arc<Keeper>,
     /// Batches and their memory.
     pub limits: BatchLimits,
+    /// In which form values are asked for.
+    pub form: Arc<Form>,
+}
+
+/// Why values are asked for as text, where their types have a binary form that could be read.
+#[derive(Debug, Default)]
+pub struct Form {
+    /// The server cannot send them: a type's send function fails, or that of its elements is missing.
+    refused: AtomicBool,
+    /// A column has had another type in what comes next.
+    doubted: AtomicBool,
+}
+
+impl Form {
+    fn may_be_binary(&self) -> bool {
+        !self.refused.load(Relaxed) && !self.doubted.load(Relaxed)
+    }
+
+    /// Notes whether an error says that the server cannot send some type in binary form.
+    fn is_refused(&self, error: &Error) -> bool {
+        let is_refused = error.code() == Some(NO_FUNCTION);
+        if is_refused {
+            tracing::info!("{error}: values are asked for as text from here on");
+            self.refused.store(true, Relaxed);
+        }
+        is_refused
+    }
+
+    /// The columns have their types from here on.
+    pub(super) fn trust(&self) {
+        self.doubted.store(false, Relaxed);
+    }
 }
 
 /// When reading the log ends.
@@ -145,10 +184,25 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
     if reader.followers.is_empty() {
         return Ok(Ended::Complete);
     }
-    let target = end_of_log(&ground.options).await?;
+    let Log { end: target, version, two_phase } = log(&ground).await?;
     reader.planned_before = target;
-    let from = reader.followers.iter().map(|follower| follower.captured.lsn).min().unwrap_or_default();
-    let mut stream = start(&ground, from).await?;
+    let least = reader.followers.iter().map(|follower| follower.captured.lsn).min().unwrap_or_default();
+    // The slot waits for prepared transactions, which begin before that.
+    let from = if two_phase { Lsn::default() } else { least };
+    let needs_text = reader.needs_text();
+    let protocol = protocol(ground.terms.way, version, two_phase, needs_text.is_empty() && ground.form.may_be_binary());
+    let form = if protocol.binary { "in binary form" } else { "as text" };
+    let because = if needs_text.is_empty() { String::new() } else { format!(" because of {}", needs_text.join(", ")) };
+    tracing::debug!("values come {form}{because}; protocol {}", protocol.version);
+    reader.expect(&protocol);
+    if reader.copying {
+        reader.recent = Recent::since(Exported::take(&ground.options, &Relations::default()).await?.seen());
+    }
+    let refuses_binary = |error: &Error| protocol.binary && ground.form.is_refused(error);
+    let mut stream = match start(&ground, from, protocol.clone()).await {
+        Err(error) if refuses_binary(&error) => return Ok(Ended::Anew),
+        started => started?,
+    };
     reader.check_start(stream.confirmed(), &ground.terms.slot)?;
     let from = from.max(stream.confirmed());
     match &course.until {
@@ -168,7 +222,13 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
         // Not as long as it is being read.
         drop_lagging(&ground.options, &ground.terms).await?;
     }
-    let outcome = outcome?;
+    let outcome = match outcome {
+        Err(error) if refuses_binary(&error) => Ended::Anew,
+        outcome => outcome?,
+    };
+    if reader.wants_text() {
+        ground.form.doubted.store(true, Relaxed);
+    }
     if outcome == Ended::Complete {
         reader.done();
     }
@@ -178,26 +238,52 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
     Ok(outcome)
 }
 
-/// Where the log ends on the disk, with all that anybody can see.
-async fn end_of_log(options: &ConnectOptions) -> Result<Lsn> {
-    let session = connect::session(options).await?;
+/// What the server says before it is read.
+struct Log {
+    /// Where it ends on the disk, with all that anybody can see.
+    end: Lsn,
+    /// The server's version.
+    version: u32,
+    /// Whether the slot gives transactions when they are prepared.
+    two_phase: bool,
+}
+
+async fn log(ground: &Ground) -> Result<Log> {
+    let session = connect::session(&ground.options).await?;
+    let version = session.server_version();
+    let two_phase = slot::find(&session, &ground.terms.slot).await?.is_some_and(|slot| slot.two_phase);
     let inserted: String = session.row("SELECT pg_current_wal_insert_lsn()::text").await?.get(0);
     exported::flushed(&session, &inserted).await?;
-    let flushed: String = session.row("SELECT pg_current_wal_flush_lsn()::text").await?.get(0);
+    let end = flush_position(&session.client).await?;
     session.close().await;
-    flushed.parse().map_err(|e: Error| e.for_kind(Kind::Source))
+    Ok(Log { end, version, two_phase })
+}
+
+/// Up to where the log is on the disk, and can be read.
+pub(super) async fn flush_position(client: &Client) -> Result<Lsn> {
+    let row = client.query_typed_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.map_err(|e| connect::sql_error(&e))?;
+    row.get::<_, &str>(0).parse().map_err(|e: Error| e.for_kind(Kind::Source))
+}
+
+/// The best that a server of this version can do. By SQL, transactions come when they are committed.
+fn protocol(way: Way, version: u32, two_phase: bool, binary: bool) -> Protocol {
+    let best = protocol_for(version);
+    let binary = binary && best.binary;
+    match way {
+        Way::Stream => Protocol { binary, two_phase: two_phase && version >= 150_000, ..best },
+        Way::Poll(_) => Protocol { binary, streaming: Streaming::Off, ..best },
+    }
 }
 
 /// Begins to stream. The server may not have noticed yet that the session before this one has ended.
-async fn start(ground: &Ground, from: Lsn) -> Result<Changes> {
+async fn start(ground: &Ground, from: Lsn, protocol: Protocol) -> Result<Changes> {
     let begun = Instant::now();
     loop {
         let options = StartOptions {
             slot: ground.terms.slot.clone(),
             from,
             publications: vec![ground.terms.publication.clone()],
-            // Values as text: what every type has, and what a column reads that has been another type's meanwhile.
-            protocol: Protocol { version: 1, binary: false, streaming: Streaming::Off, two_phase: false, messages: false },
+            protocol: protocol.clone(),
             status_interval: STATUS_INTERVAL,
             timeout: SILENCE,
         };
@@ -221,21 +307,34 @@ async fn read<T: Table>(
 ) -> Result<Ended> {
     let acknowledger = stream.acknowledger();
     let interval = course.interval();
-    let has_arrived = |reached: Lsn| target.is_some_and(|target| reached >= target);
+    let has_arrived = |reader: &Reader<T>| target.is_some_and(|target| reader.reached >= target) && !reader.copying;
     let mut stopping = None;
     let mut hurried = false;
     let mut looked = Instant::now();
     loop {
+        if reader.wants_rows() && stopping.is_none() {
+            tokio::select! {
+                ended = reader.copy_ranges(ground) => if ended? == Ended::Anew {
+                    return Ok(Ended::Anew);
+                },
+                () = told(course) => reader.give_back(),
+            }
+        }
         let patience = match target {
             Some(_) => ASK,
+            None if reader.high.is_some() => ASK,
             None if hurried => HURRY,
             None => reader.patience(interval).min(ASK_IDLE),
         };
+        let replays = reader.is_replaying();
         let mut sink = |received: Received<'_>| match received {
             Received::Data { payload, .. } => {
                 reader.take(payload)?;
-                let over = stopping.is_some() || has_arrived(reader.reached) || reader.is_due(interval);
-                let pause = (reader.is_between_transactions() && over) || reader.has_questions() || reader.is_full(&ground.limits);
+                let over = stopping.is_some() || has_arrived(reader) || reader.is_due(interval);
+                let pause = (reader.is_between_transactions() && over)
+                    || reader.has_questions()
+                    || reader.is_replaying()
+                    || reader.is_full(&ground.limits);
                 Ok(if pause { Flow::Enough } else { Flow::More })
             }
             Received::Keepalive { position, asked, .. } => {
@@ -244,13 +343,20 @@ async fn read<T: Table>(
                 Ok(Flow::Enough)
             }
         };
-        let event = tokio::select! {
-            biased;
-            event = stream.read(&mut sink) => Some(event?),
-            () = told(course), if stopping.is_none() => None,
-            () = tokio::time::sleep(patience) => {
-                acknowledger.ask();
-                None
+        let event = if replays {
+            match reader.replay(&ground.limits)? {
+                Replayed::Some => None,
+                Replayed::Large(bytes) => Some(Event::Large(bytes)),
+            }
+        } else {
+            tokio::select! {
+                biased;
+                event = stream.read(&mut sink) => Some(event?),
+                () = told(course), if stopping.is_none() => None,
+                () = tokio::time::sleep(patience) => {
+                    acknowledger.ask();
+                    None
+                }
             }
         };
         match event {
@@ -259,7 +365,7 @@ async fn read<T: Table>(
                 reader.flush(&ground.limits).await?;
                 // Given back at once: what comes of the message is paid for when it is a batch.
                 drop(ground.limits.memory.reserve(bytes.saturating_mul(LARGE_FACTOR)).await?);
-                stream.allow(bytes);
+                if replays { reader.allow(bytes) } else { stream.allow(bytes) }
             }
             Some(Event::Done) => return Err(Error::source_db("the server ended the replication stream").transient()),
         }
@@ -274,16 +380,24 @@ async fn read<T: Table>(
             reader.flush(&ground.limits).await?;
         }
         if reader.is_between_transactions() {
-            let arrived = has_arrived(reader.reached);
+            let arrived = has_arrived(reader);
+            // A range that was copied is whole when the log has been read that far.
+            let is_half = reader.high.is_some_and(|high| reader.reached < high);
+            if is_half && stopping.is_some() {
+                reader.give_back();
+                return Ok(Ended::Complete);
+            }
             if arrived || stopping.is_some() || reader.is_due(interval) || (hurried && reader.is_due(interval.min(HURRY))) {
                 hurried = false;
                 reader.settle(ground, course).await?;
                 if course.acknowledges {
-                    acknowledger.flushed(ground.keeper.read(safe));
+                    writers::faults::reach("source.acknowledge").await?;
+                    acknowledger.flushed(reader.forgettable(ground));
                     acknowledger.tell();
+                    writers::faults::reach("source.acknowledge.done").await?;
                 }
             }
-            if arrived || stopping.is_some() || reader.has_nobody() {
+            if has_arrived(reader) || stopping.is_some() || reader.has_nobody() {
                 return Ok(Ended::Complete);
             }
             if target.is_none() && looked.elapsed() >= LOOK {

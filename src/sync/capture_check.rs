@@ -9,6 +9,7 @@ use crate::config::selection::Chosen;
 use crate::error::{Error, Result};
 use crate::postgres::catalog;
 use crate::postgres::connect::{self, ConnectOptions, Session};
+use std::collections::BTreeSet;
 
 /// Finds what would stop a run that follows `chosen`: all that are followed, each with the changes that its kind of stream needs.
 ///
@@ -47,7 +48,10 @@ async fn tables(session: &Session, chosen: &[Chosen], collapse: bool) -> Result<
     let find = |table: table::CaptureTable| {
         let at = oids.iter().position(|oid| *oid == table.relation.oid)?;
         let has = |name: &String| known[at].columns.iter().any(|column| column.name == *name);
-        let columns = chosen[at].columns.iter().map(|column| column.source.clone()).filter(has).collect();
+        let asked = chosen[at].filter.iter().flat_map(|filter| filter.conditions()).map(|condition| &condition.column);
+        let flattened = chosen[at].flatten.iter().map(|flatten| &flatten.source);
+        let wanted = chosen[at].columns.iter().map(|column| &column.source).chain(flattened).chain(asked);
+        let columns = wanted.filter(|name| has(name)).cloned().collect::<BTreeSet<String>>().into_iter().collect();
         let needs_updates = !known[at].primary_key.is_empty() && !chosen[at].metadata.append_mode;
         Some(ChosenTable { table, columns, needs_updates })
     };

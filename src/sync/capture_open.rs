@@ -8,7 +8,6 @@ use super::capture::{Ended, Terms};
 use super::keeper::Keeper;
 use crate::capture::finding::Weight;
 use crate::capture::publication::{self, ChosenTable, PublicationInfo};
-use crate::capture::rows::Origin;
 use crate::capture::slot_drop::{self, IN_USE, LOOK};
 use crate::capture::slot_judgement::{OnSlotLag, Verdict, Wanted, lag, verdict};
 use crate::capture::{publication_check, publication_rights, publication_sync, server, slot, table};
@@ -18,7 +17,7 @@ use crate::postgres::connect::{self, ConnectOptions, Session};
 use crate::postgres::lsn::Lsn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use writers::Table;
+use writers::{Table, faults};
 
 /// Findings that are none here: partitions are known as well as their parents.
 const NO_MATTER: [&str; 2] = ["published_by_partition", "truncate_missing"];
@@ -44,7 +43,9 @@ pub async fn open<T: Table>(options: &ConnectOptions, terms: &Terms, streams: &[
     let creates = take_slot(&session, terms, options, known.filter(|_| !slot_is_there)).await?;
     session.close().await;
     if creates {
+        faults::reach("source.slot").await?;
         let position = terms.way.create_slot(options, &terms.slot, terms.failover).await?;
+        faults::reach("source.slot.done").await?;
         tracing::info!("created the replication slot {} at {position}", terms.slot);
     }
     Ok(Ended::Complete)
@@ -64,8 +65,13 @@ async fn chosen<T: Table>(session: &Session, streams: &[Arc<StreamRun<T>>]) -> R
     let mut chosen = Vec::with_capacity(tables.len());
     for table in tables {
         let Some((_, plan)) = followed.iter().find(|(stream, _)| stream.info.oid == table.relation.oid) else { continue };
-        let column = |origin: &Origin| if let Origin::Column(name) = origin { Some(name.clone()) } else { None };
-        chosen.push(ChosenTable { table, columns: plan.origins.iter().filter_map(column).collect(), needs_updates: plan.applies });
+        let mut columns: Vec<String> = Vec::new();
+        for name in plan.source_columns() {
+            if !columns.iter().any(|known| known == name) {
+                columns.push(name.to_owned());
+            }
+        }
+        chosen.push(ChosenTable { table, columns, needs_updates: plan.applies });
     }
     Ok(chosen)
 }
@@ -92,6 +98,7 @@ async fn publication(session: &Session, terms: &Terms, tables: &[ChosenTable], s
         .execute(&publication::create_marked_sql(name, tables, version))
         .await
         .map_err(|e| e.doing(format!("create the publication {name}")))?;
+    faults::reach("source.publication.done").await?;
     tracing::info!("created the publication {name}");
     Ok(None)
 }
@@ -125,6 +132,7 @@ async fn complete<T: Table>(
     // A load that was begun before would be followed from its own snapshot, should the destination have it.
     keeper.commit(|state| concerned.iter().for_each(|stream| drop(state.lakeward.loads.remove(&stream.plan.id))))?;
     publication_sync::apply(session, &found.name, &steps, patience).await?;
+    faults::reach("source.publication.done").await?;
     Ok(publication::find(session, &found.name).await?.unwrap_or(found))
 }
 
@@ -146,7 +154,7 @@ pub(super) fn wanted(terms: &Terms, options: &ConnectOptions, saved: Option<Lsn>
         name: terms.slot.clone(),
         plugin: "pgoutput".to_owned(),
         database: options.database.clone(),
-        two_phase: false,
+        two_phase: terms.way == Way::Stream,
         saved,
         create_if_missing: terms.create_if_missing,
         wal_sender: terms.way == Way::Stream,

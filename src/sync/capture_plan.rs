@@ -1,6 +1,8 @@
 //! What the changes of a stream become: which columns, from where, and what they do to the rows that are there. Pure.
 
 use super::olake_columns::synthetic;
+use crate::capture::json_key::Key;
+use crate::capture::judge::Judge;
 use crate::capture::rows::{ORDER, Origin, UNCHANGED};
 use crate::config::column_type::ColumnType;
 use crate::config::selection::{Chosen, OLAKE_ID};
@@ -24,8 +26,29 @@ pub struct CapturePlan {
     pub applies: bool,
     /// Whether there is a first load.
     pub loads: bool,
-    /// The columns of the source that the key is made of, where changes are applied.
+    /// Whether it is read in ranges of the primary key, each in a snapshot of its own, while the stream is followed.
+    pub by_ranges: bool,
+    /// The columns of the source that tell one row from another: those that the key is made of, where changes are applied, or the primary key.
     pub key: Vec<String>,
+    /// Which rows are wanted; `None` means all. [`super::capture_filter`] fills it in.
+    pub judge: Option<Judge>,
+    /// What that asks for, as the state keeps it; empty for all rows.
+    pub filter: String,
+    /// Whether the log tells of every row if it was wanted before it changed. If not, one that the destination does not have may be new to the filter, or
+    /// yet to be copied.
+    pub tells_before: bool,
+}
+
+impl CapturePlan {
+    /// The columns of the table that changes have to come with.
+    pub fn source_columns(&self) -> impl Iterator<Item = &str> {
+        let written = self.origins.iter().flat_map(|origin| match origin {
+            Origin::Column(name) | Origin::Key(Key { column: name, .. }) => vec![name.as_str()],
+            Origin::Data(members) => members.iter().map(|member| member.name.as_str()).collect(),
+            _ => Vec::new(),
+        });
+        written.chain(self.judge.iter().flat_map(Judge::columns))
+    }
 }
 
 /// Whether a stream follows changes.
@@ -44,15 +67,6 @@ pub fn check(chosen: &Chosen, table: &TableInfo) -> Result<()> {
     let refuse = |what: &str, mend: &str| Err(Error::config(format!("sync_mode {:?}: {what}", chosen.stream.sync_mode)).hint(mend));
     if !matches!(table.kind, RelationKind::Table | RelationKind::Partitioned) {
         return refuse("only tables can be followed, and this is none", "set \"sync_mode\": \"full_refresh\" for this stream");
-    }
-    if !chosen.flatten.is_empty() {
-        return refuse("flatten is not built for change data capture", "remove flatten from this stream");
-    }
-    if chosen.filter.is_some() {
-        return refuse(
-            "filters are not built for change data capture",
-            "remove the filter from this stream, or filter in the publication (PostgreSQL 15: ALTER PUBLICATION … SET TABLE … WHERE …)",
-        );
     }
     if chosen.metadata.delete_mode == Some(DeleteMode::Soft) && !chosen.olake_columns.iter().any(|name| name == "_op_type") {
         return refuse(
@@ -97,7 +111,7 @@ pub fn olake_origin(name: &str, chosen: &Chosen, table: &TableInfo, now: DateTim
 
 /// Puts it together. `columns` and `origins` are those of a batch of the first load, `row_key` names those of them that identify a row: none if
 /// changes are not applied.
-pub fn plan(chosen: &Chosen, row_key: &[String], columns: &[ColumnPlan], origins: Vec<Origin>) -> Result<CapturePlan> {
+pub fn plan(chosen: &Chosen, table: &TableInfo, row_key: &[String], columns: &[ColumnPlan], origins: Vec<Origin>) -> Result<CapturePlan> {
     let applies = !row_key.is_empty();
     let made_of = |(column, origin): (&ColumnPlan, &Origin)| match origin {
         _ if !row_key.contains(&column.name) => Vec::new(),
@@ -105,7 +119,10 @@ pub fn plan(chosen: &Chosen, row_key: &[String], columns: &[ColumnPlan], origins
         Origin::OlakeId(names) => names.clone(),
         _ => Vec::new(),
     };
-    let key = columns.iter().zip(&origins).flat_map(made_of).collect();
+    let key = match applies {
+        true => columns.iter().zip(&origins).flat_map(made_of).collect(),
+        false => table.primary_key.clone(),
+    };
     let (mut columns, mut origins) = (columns.to_vec(), origins);
     // A row that stays, marked, is a row like any other.
     if applies && !is_soft(chosen) {
@@ -116,5 +133,15 @@ pub fn plan(chosen: &Chosen, row_key: &[String], columns: &[ColumnPlan], origins
         columns.push(plan_column(&synthetic(KEPT, 25, "text"), KEPT, &ColumnType::String, SpecialValues::Error)?);
         origins.push(Origin::Kept);
     }
-    Ok(CapturePlan { columns, origins, applies, loads: chosen.sync_mode == SyncMode::Cdc, key })
+    Ok(CapturePlan {
+        columns,
+        origins,
+        applies,
+        loads: chosen.sync_mode == SyncMode::Cdc,
+        by_ranges: false,
+        key,
+        judge: None,
+        filter: String::new(),
+        tells_before: true,
+    })
 }

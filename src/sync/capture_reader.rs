@@ -6,7 +6,9 @@
 
 use super::StreamRun;
 use super::backfill::BatchLimits;
-use super::capture_settle::{agree, concerns};
+use super::capture_pending::{Pending, Replaying, Taken};
+use super::capture_ranges::Recent;
+use super::capture_settle::{agree, change, concerns};
 use super::capture_shapes::{Doubt, Reading, reading};
 use super::keeper::Keeper;
 use super::meter::Phase;
@@ -16,9 +18,11 @@ use crate::capture::rows::Place;
 use crate::config::update_method::OnTruncate;
 use crate::error::{Error, Kind, Result};
 use crate::postgres::lsn::Lsn;
+use crate::postgres::replication::{Protocol, Streaming};
 use crate::state::captured::Captured;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use writers::Table;
 
@@ -47,7 +51,21 @@ pub struct Reader<T: Table> {
     pub(super) relations: HashMap<u32, usize>,
     on_truncate: OnTruncate,
     parser: Parser,
-    transaction: Option<Transaction>,
+    /// Whether values come in binary form, where their types have one.
+    binary: bool,
+    /// Whether a column has had another type: only text says what its values were.
+    wants_text: bool,
+    /// Transactions whose outcome is not known.
+    pub(super) pending: Pending,
+    /// One of them that is being read again.
+    pub(super) replaying: Option<Replaying>,
+    pub(super) transaction: Option<Transaction>,
+    /// While tables are copied.
+    pub(super) recent: Recent,
+    /// Whether some table is not copied to its end.
+    pub(super) copying: bool,
+    /// Where the log has to be read to before the ranges that were copied since the last commit are whole.
+    pub(super) high: Option<Lsn>,
     /// What relations look like, in the names that their followers know.
     shapes: HashMap<u32, Relation>,
     /// Relations whose shape the plan does not explain and that no change has named yet.
@@ -61,9 +79,10 @@ pub struct Reader<T: Table> {
     asked: HashSet<u32>,
 }
 
-struct Transaction {
-    xid: u32,
-    place: Place,
+/// What changes belong to.
+pub(super) struct Transaction {
+    pub(super) xid: u32,
+    pub(super) place: Place,
 }
 
 /// Between two commits.
@@ -105,14 +124,18 @@ impl<T: Table> Reader<T> {
             }
             let captured =
                 agree(&stream.plan, captured, &*table).map_err(|e| e.doing(format!("state file {}", keeper.path().display())))?;
+            // Not only here: a run in which this stream has no changes saves how far it is, and the next one compares with that.
+            keeper.change(|state| change(state, &stream.plan, |known| known.clone_from(&captured)))?;
             table.check_append().map_err(|e| Error::from(e).doing(format!("add changes to {}", stream.plan.id)))?;
             drop(table);
             for oid in stream.info.leaves.iter().map(|leaf| leaf.oid).chain([stream.info.oid]) {
                 relations.insert(oid, followers.len());
             }
             stream.meter.enter(Phase::Reading);
+            stream.meter.chunks_planned.fetch_add(captured.left.len() as u64, Relaxed);
             followers.push(Follower::new(stream.clone(), plan, captured));
         }
+        let copying = followers.iter().any(|follower| follower.captured.is_copying());
         Ok(Self {
             followers,
             reached: Lsn::default(),
@@ -123,7 +146,14 @@ impl<T: Table> Reader<T> {
             relations,
             on_truncate,
             parser: Parser::new(false),
+            binary: false,
+            wants_text: false,
+            pending: Pending::default(),
+            replaying: None,
             transaction: None,
+            recent: Recent::default(),
+            copying,
+            high: None,
             shapes: HashMap::new(),
             doubts: HashMap::new(),
             questions: Vec::new(),
@@ -131,6 +161,22 @@ impl<T: Table> Reader<T> {
             strangers: Vec::new(),
             asked: HashSet::new(),
         })
+    }
+
+    /// The messages that follow come in this form.
+    pub fn expect(&mut self, protocol: &Protocol) {
+        self.parser = Parser::new(protocol.streaming == Streaming::Parallel);
+        self.binary = protocol.binary;
+    }
+
+    /// What has to come as text; nothing if all can be read in binary form.
+    pub fn needs_text(&self) -> Vec<String> {
+        self.followers.iter().flat_map(Follower::needs_text).collect()
+    }
+
+    /// Whether the stream has to be read again, with values as text.
+    pub fn wants_text(&self) -> bool {
+        self.wants_text
     }
 
     /// The slot must not have forgotten what a stream still needs.
@@ -174,7 +220,7 @@ impl<T: Table> Reader<T> {
 
     /// Whether something has to be asked before the next commit.
     pub fn has_questions(&self) -> bool {
-        !self.questions.is_empty() || !self.strangers.is_empty()
+        self.wants_text || !self.questions.is_empty() || !self.strangers.is_empty()
     }
 
     /// Whether the batches under construction are large enough, all together.
@@ -185,6 +231,12 @@ impl<T: Table> Reader<T> {
 
     /// Whether it is time for a commit: of changes, or of nothing but the position.
     pub fn is_due(&self, interval: Duration) -> bool {
+        if let Some(high) = self.high {
+            return self.reached >= high;
+        }
+        if self.has_caught_up_to_copy() && self.window.changes > 0 {
+            return true;
+        }
         let Window { begun, changes, bytes, from, .. } = &self.window;
         *changes >= WINDOW_CHANGES || *bytes >= WINDOW_BYTES || ((*changes > 0 || self.reached > *from) && begun.elapsed() >= interval)
     }
@@ -209,25 +261,48 @@ impl<T: Table> Reader<T> {
     /// Takes one message.
     pub fn take(&mut self, payload: &[u8]) -> Result<()> {
         let message = self.parser.parse(payload)?;
+        match self.pending.take(&message, payload)? {
+            Taken::Not => self.apply(message, payload.len()),
+            Taken::Kept => Ok(()),
+            Taken::Committed(committed) => self.replay_from(committed),
+        }
+    }
+
+    /// Takes a message of `bytes` that is of a committed transaction.
+    pub(super) fn apply(&mut self, message: Message<'_>, bytes: usize) -> Result<()> {
         match message {
             Message::Begin { lsn, time, xid } => {
                 self.transaction = Some(Transaction { xid, place: Place { commit: lsn, time, sequence: 0 } });
             }
             Message::Commit { end_lsn, .. } => {
-                self.transaction = None;
-                self.reached = self.reached.max(end_lsn);
+                self.ended(end_lsn);
             }
             Message::Relation { relation, .. } => self.relate(&relation)?,
-            Message::Insert { relation, new, .. } => self.change(relation, payload.len(), |follower, place| follower.insert(new, place))?,
+            Message::Insert { relation, new, .. } => self.change(relation, bytes, |follower, place| follower.insert(new, place))?,
             Message::Update { relation, old, new, .. } => {
-                self.change(relation, payload.len(), |follower, place| follower.update(old, new, place))?;
+                self.change(relation, bytes, |follower, place| follower.update(old, new, place))?;
             }
-            Message::Delete { relation, old, .. } => self.change(relation, payload.len(), |follower, place| follower.delete(old, place))?,
+            Message::Delete { relation, old, .. } => self.change(relation, bytes, |follower, place| follower.delete(old, place))?,
             Message::Truncate { relations, .. } => self.truncate(&relations.iter().collect())?,
             Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
-            _ => return Err(Error::source_db("the server sent a part of a transaction that is still open, which was not asked for")),
+            _ => return Err(Error::bug("a part of a transaction without an outcome was not kept")),
         }
         Ok(())
+    }
+
+    /// A transaction has been read to its end.
+    pub(super) fn ended(&mut self, end_lsn: Lsn) {
+        if let Some(transaction) = self.transaction.take()
+            && self.copying
+        {
+            self.recent.note(transaction.xid, transaction.place.commit);
+        }
+        self.reached = self.reached.max(end_lsn);
+    }
+
+    /// Whether nothing was read since the last commit.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.is_between_transactions() && self.window.changes == 0
     }
 
     /// All rows of these relations go. Of a table that is followed by its partitions, all of them have to be among them.
@@ -316,8 +391,15 @@ impl<T: Table> Reader<T> {
         {
             follower.relate(shape);
         }
-        if !self.doubts.is_empty() {
-            self.questions.extend(self.doubts.remove(&relation));
+        if !self.doubts.is_empty()
+            && let Some(doubt) = self.doubts.remove(&relation)
+        {
+            if self.binary {
+                // Eight bytes are a number, or another one, or a time.
+                self.wants_text = true;
+                return Ok(());
+            }
+            self.questions.push(doubt);
         }
         let before = (follower.bytes(), follower.rows());
         let outcome = apply(follower, &mut transaction.place);

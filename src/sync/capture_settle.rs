@@ -5,12 +5,15 @@ use super::capture_reader::{Reader, Window};
 use super::plan::StreamPlan;
 use super::settle::{Mark, Settlement, settle};
 use super::window::Follower;
+use crate::chunks::Chunk;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::postgres::lsn::{Lsn, PgTime};
 use crate::state::State;
 use crate::state::captured::Captured;
 use chrono::Utc;
-use writers::{Part as _, Stats, Table};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use writers::{Commit, Part as _, Stats, Table};
 
 impl<T: Table> Reader<T> {
     /// Commits what was read, and saves how far every stream is.
@@ -38,14 +41,21 @@ impl<T: Table> Reader<T> {
                 sum += part.stats();
                 sum
             }));
-            let mark = Mark { load: follower.captured.load.clone(), lsn: position.to_string(), changes: true };
+            let mark = Mark { load: follower.captured.load.clone(), lsn: position.to_string(), changes: true, left: follower.left() };
             let takes_away = follower.changes > 0;
             group.push(Settlement { plan, table: &follower.stream.table, parts, how: follower.how(), mark, takes_away });
             indexes.push(index);
         }
         let knows = position >= self.planned_before;
+        let copying: HashMap<String, usize> = self
+            .followers
+            .iter()
+            .map(|follower| (follower.stream.plan.id.clone(), follower.left()))
+            .filter(|(_, left)| *left > 0)
+            .collect();
         let note = |state: &mut State, plan: &StreamPlan, written| {
-            advance(state, plan, Advance { position, written, knows, acknowledges: course.acknowledges })
+            let left = copying.get(&plan.id).copied().unwrap_or(0);
+            advance(state, plan, Advance { position, written, knows, left, acknowledges: course.acknowledges })
         };
         let outcomes = settle(group, self.together, &ground.keeper, note).await?;
         let (mut changes, mut streams) = (0, 0);
@@ -55,8 +65,19 @@ impl<T: Table> Reader<T> {
                 concerns(follower, error)?;
                 continue;
             }
+            let (copied, left, replaced) = (follower.copied, follower.left(), follower.how() == Commit::Replace);
             let own = follower.settled();
-            pass(&mut follower.captured, &follower.stream.plan, Advance { position, written: own > 0, knows, acknowledges: false });
+            pass(
+                &mut follower.captured,
+                &follower.stream.plan,
+                Advance { position, written: own > 0 || replaced, knows, left, acknowledges: false },
+            );
+            follower.await_rows();
+            if copied {
+                let id = &follower.stream.plan.id;
+                follower.stream.meter.chunks_done.fetch_add(1, Relaxed);
+                tracing::info!("{id}: {own} rows of a range and its changes up to {position}; {left} ranges are left");
+            }
             if own > 0 {
                 (changes, streams) = (changes + own, streams + 1);
                 let meter = &follower.stream.meter;
@@ -73,6 +94,11 @@ impl<T: Table> Reader<T> {
             let age = self.window.newest.map_or(0, |newest| (Utc::now().timestamp_micros() - PgTime(newest).unix_micros()).max(0));
             tracing::info!("{changes} changes of {streams} streams up to {position}, the last of them {:.1} s ago", age as f64 / 1e6);
         }
+        if knows {
+            ground.form.trust();
+        }
+        self.high = None;
+        self.look_for_ranges();
         self.window = Window::new(position);
         Ok(())
     }
@@ -95,11 +121,14 @@ struct Advance {
     written: bool,
     /// Whether the log up to here knows the columns by the names of the plan.
     knows: bool,
+    /// Ranges of the table that are still to be copied.
+    left: usize,
     /// Whether the slot is told.
     acknowledges: bool,
 }
 
-fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written, knows, .. }: Advance) {
+fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written, knows, left, .. }: Advance) {
+    captured.leave(left);
     // A stream that is ahead of the one that is furthest behind stays where it is: what comes until there, it has.
     captured.lsn = captured.lsn.max(position);
     captured.seen = captured.seen.take().filter(|seen| !seen.is_passed(position));
@@ -114,16 +143,38 @@ fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written,
 
 /// Notes how far a stream is.
 fn advance(state: &mut State, plan: &StreamPlan, advance: Advance) {
-    if let Some(captured) = state.lakeward.captures.get_mut(&plan.id) {
-        pass(captured, plan, advance);
-    }
+    change(state, plan, |captured| pass(captured, plan, advance));
     if advance.acknowledges {
         let position = safe(state);
         state.set_position(position);
     }
 }
 
-/// What the slot may forget: what every stream has.
+/// Changes what the state has of a stream; the list of what is left to copy, as OLake reads it, goes with it.
+pub fn change(state: &mut State, plan: &StreamPlan, change: impl FnOnce(&mut Captured)) {
+    let Some(captured) = state.lakeward.captures.get_mut(&plan.id) else { return };
+    let before = captured.left.len();
+    change(captured);
+    if captured.left.len() == before {
+        return;
+    }
+    let left: Vec<_> = captured.left.iter().map(Chunk::olake_form).collect();
+    let (namespace, name) = (&plan.chosen.stream.namespace, &plan.chosen.stream.name);
+    match left.is_empty() {
+        true => state.complete(namespace, name),
+        false => state.set_chunks(namespace, name, left),
+    }
+}
+
+impl<T: Table> Reader<T> {
+    /// What the slot may forget.
+    pub fn forgettable(&self, ground: &Ground) -> Lsn {
+        let safe = ground.keeper.read(safe);
+        self.pending.holds().map_or(safe, |held| safe.min(held))
+    }
+}
+
+/// What every stream has.
 pub fn safe(state: &State) -> Lsn {
     state.lakeward.captures.values().map(|captured| captured.lsn).min().unwrap_or_default()
 }
@@ -135,8 +186,10 @@ pub fn agree<T: Table>(plan: &StreamPlan, mut captured: Captured, table: &T) -> 
     let told = match (&mark, captured.written) {
         (Some(Ok(mark)), written) if mark.load == captured.load && mark.changes => {
             let position: Lsn = mark.lsn.parse().map_err(|e: Error| e.for_kind(Kind::State).doing("read the destination's token"))?;
-            if position > captured.lsn {
+            // A range is committed where its changes have been already, when there are no new ones.
+            if position >= captured.lsn {
                 (captured.lsn, captured.written) = (position, Some(position));
+                captured.leave(mark.left);
                 return Ok(captured);
             }
             if Some(position) == written {
@@ -146,6 +199,8 @@ pub fn agree<T: Table>(plan: &StreamPlan, mut captured: Captured, table: &T) -> 
         }
         (Some(Ok(mark)), None) if mark.load == captured.load => return Ok(captured),
         (_, None) if !plan.capture.as_ref().is_some_and(|capture| capture.loads) => return Ok(captured),
+        // Nothing of it is there yet.
+        (_, None) if captured.is_copying() => return Ok(captured),
         (Some(Ok(mark)), _) => format!("its last commit is load {}", mark.load),
         (Some(Err(token)), _) => format!("its last commit is {token}"),
         (None, _) => "it has no commit of this table".to_owned(),

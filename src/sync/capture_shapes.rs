@@ -6,17 +6,18 @@
 
 use super::StreamRun;
 use super::capture::Ended;
+use super::capture_plan::CapturePlan;
 use super::capture_reader::Reader;
 use super::unseen::told;
 use crate::capture::partitions;
 use crate::capture::pgoutput::{Relation, RelationColumn};
-use crate::capture::rows::Origin;
 use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result, Retry};
 use crate::postgres::catalog::{self, ColumnInfo, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions, Session};
 use crate::state::captured::KnownColumn;
 use std::collections::{BTreeMap, HashSet};
+use tokio_postgres::Client;
 use writers::Table;
 
 /// A relation that the plan does not explain.
@@ -61,11 +62,7 @@ pub struct Reading {
 
 /// Reads a relation, knowing the table as it is, and the names that its columns had as far as the stream has been followed (`known`, by number).
 pub fn reading<T: Table>(relation: &Relation, stream: &StreamRun<T>, known: &BTreeMap<i16, KnownColumn>) -> Reading {
-    let written = stream.plan.capture.iter().flat_map(|plan| &plan.origins).flat_map(|origin| match origin {
-        Origin::Column(name) => vec![name.as_str()],
-        Origin::Data(members) => members.iter().map(|member| member.name.as_str()).collect(),
-        _ => Vec::new(),
-    });
+    let written = stream.plan.capture.iter().flat_map(CapturePlan::source_columns);
     read(relation, &stream.info, &written.collect(), known)
 }
 
@@ -90,8 +87,7 @@ fn read(relation: &Relation, table: &TableInfo, written: &HashSet<&str>, known: 
     let latest = numbers(&number_now);
     if fits(&latest) {
         let told = |number: i16| latest.iter().position(|found| *found == Some(number)).map(|at| &relation.columns[at]);
-        let is_other =
-            |column: &ColumnInfo| told(column.attnum).is_some_and(|told| (told.type_oid, told.typmod) != (column.ty.oid, column.ty.typmod));
+        let is_other = |column: &ColumnInfo| told(column.attnum).is_some_and(|told| (told.type_oid, told.typmod) != column.logged);
         let retyped = table.columns.iter().any(is_other);
         return Reading { shape: relation.clone(), doubt: retyped.then(Trouble::default) };
     }
@@ -133,9 +129,9 @@ fn by_place(columns: usize, table: &TableInfo, known: &BTreeMap<i16, KnownColumn
 }
 
 /// Whether a table is as it was when it was planned, as far as the log can tell: the numbers, names and types of its columns.
-async fn is_as_planned(session: &Session, planned: &TableInfo) -> Result<bool> {
+pub async fn is_as_planned(client: &Client, planned: &TableInfo) -> Result<bool> {
     let name = (planned.namespace.clone(), planned.name.clone());
-    let found = match catalog::load_tables(&session.client, &[name], false).await {
+    let found = match catalog::load_tables(client, &[name], false).await {
         Ok(found) => found,
         Err(error) if error.retry() == Retry::Never => return Ok(false),
         Err(error) => return Err(error),
@@ -149,6 +145,9 @@ async fn is_as_planned(session: &Session, planned: &TableInfo) -> Result<bool> {
 impl<T: Table> Reader<T> {
     /// Asks the catalog what the log does not tell.
     pub async fn answer(&mut self, options: &ConnectOptions) -> Result<Ended> {
+        if self.wants_text() {
+            return Ok(Ended::Anew);
+        }
         let session = connect::session(options).await?;
         self.find_partitions(&session).await?;
         for Doubt { follower, trouble } in std::mem::take(&mut self.questions) {
@@ -157,7 +156,7 @@ impl<T: Table> Reader<T> {
                 continue;
             }
             let id = follower.stream.plan.id.clone();
-            if !is_as_planned(&session, &follower.stream.info).await? {
+            if !is_as_planned(&session.client, &follower.stream.info).await? {
                 tracing::info!("{id} has got other columns");
                 session.close().await;
                 return Ok(Ended::Anew);

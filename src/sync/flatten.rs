@@ -2,6 +2,8 @@
 //! catalog file leaves open.
 
 use super::olake_columns::synthetic;
+use crate::capture::json_cast::Cast;
+use crate::capture::json_key::{Key, Want};
 use crate::config::column_type::ColumnType;
 use crate::config::flatten::Flatten;
 use crate::config::naming;
@@ -16,23 +18,36 @@ use crate::types::{ColumnPlan, plan_column};
 /// More keys than this are no schema: the keys are data.
 const KEYS_MAX: usize = 1000;
 
-/// The columns that the keys of a json column become, each with its expression. Where a value is no object, or has no such key, the column is NULL.
+/// A column that a key becomes.
+pub struct Flattened {
+    /// How it is decoded.
+    pub plan: ColumnPlan,
+    /// What a copy selects.
+    pub expression: String,
+    /// The same of a change.
+    pub key: Key,
+}
+
+/// The columns that the keys of a json column become. Where a value is no object, or has no such key, the column is NULL.
 ///
 /// # Errors
 /// A column that is gone, or is not json.
-pub fn columns(flatten: &Flatten, table: &TableInfo, use_source_column_names: bool) -> Result<Vec<(ColumnPlan, String)>> {
+pub fn columns(flatten: &Flatten, table: &TableInfo, use_source_column_names: bool) -> Result<Vec<Flattened>> {
     let column = json_column(flatten, table)?;
     let name = quote::identifier(&column.name);
     let plan = |(key, ty): &(String, ColumnType)| {
         let destination = naming::column(&format!("{}_{key}", flatten.destination), "", use_source_column_names);
         let (oid, cast) = pg_type(ty, &column.ty.name);
-        let key = quote::literal(key);
-        let expression = match ty {
-            ColumnType::Json => format!("({name} -> {key})"),
-            ColumnType::String => format!("({name} ->> {key})"),
-            _ => format!("(({name} ->> {key})::pg_catalog.{})", quote::identifier(cast)),
+        let want = want(ty);
+        let literal = quote::literal(key);
+        let expression = match want {
+            Want::Json => format!("({name} -> {literal})"),
+            Want::Text => format!("({name} ->> {literal})"),
+            Want::Cast(_) => format!("(({name} ->> {literal})::pg_catalog.{})", quote::identifier(cast)),
         };
-        Ok((plan_column(&synthetic(&destination, oid, cast), &destination, ty, SpecialValues::Error)?, expression))
+        let plan = plan_column(&synthetic(&destination, oid, cast), &destination, ty, SpecialValues::Error)?;
+        let key = Key { column: column.name.clone(), key: key.clone(), want, jsonb: column.ty.name == "jsonb" };
+        Ok(Flattened { plan, expression, key })
     };
     flatten.keys.iter().flatten().map(plan).collect()
 }
@@ -76,6 +91,22 @@ fn json_column<'t>(flatten: &Flatten, table: &'t TableInfo) -> Result<&'t Column
         .hint("remove the column from flatten"))
 }
 
+/// What a value is read by, where it comes with a change: as [`pg_type`] says it of a copy.
+fn want(ty: &ColumnType) -> Want {
+    Want::Cast(match ty {
+        ColumnType::Json => return Want::Json,
+        ColumnType::Boolean => Cast::Boolean,
+        ColumnType::Int16 | ColumnType::Int32 | ColumnType::Int64 | ColumnType::Float32 | ColumnType::Float64 => Cast::Number,
+        ColumnType::Decimal { .. } => Cast::Numeric,
+        ColumnType::Date => Cast::Date,
+        ColumnType::Time => Cast::Time,
+        ColumnType::LocalTimestamp => Cast::Timestamp,
+        ColumnType::Timestamptz | ColumnType::Timestamp(_) => Cast::Timestamptz,
+        ColumnType::Uuid => Cast::Uuid,
+        _ => return Want::Text,
+    })
+}
+
 /// The type by which the server reads a value that is to become `ty`.
 fn pg_type<'t>(ty: &ColumnType, json: &'t str) -> (u32, &'t str) {
     match ty {
@@ -106,7 +137,7 @@ mod tests {
         let keys = vec![("it's".to_owned(), ColumnType::String), ("n".to_owned(), ColumnType::Int64), ("o".to_owned(), ColumnType::Json)];
         let flatten = Flatten { source: "Doc".into(), destination: "doc".into(), keys: Some(keys) };
         let found = columns(&flatten, &table, false).expect("plan");
-        let shown: Vec<_> = found.iter().map(|(plan, sql)| (plan.name.as_str(), sql.as_str())).collect();
+        let shown: Vec<_> = found.iter().map(|one| (one.plan.name.as_str(), one.expression.as_str())).collect();
         let expected =
             [("doc_it_s", r#"("Doc" ->> 'it''s')"#), ("doc_n", r#"(("Doc" ->> 'n')::pg_catalog."int8")"#), ("doc_o", r#"("Doc" -> 'o')"#)];
         assert_eq!(shown, expected);

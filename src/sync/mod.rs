@@ -15,8 +15,11 @@ pub mod advance;
 pub mod backfill;
 pub mod capture;
 pub mod capture_check;
+pub mod capture_filter;
 pub mod capture_open;
+pub mod capture_pending;
 pub mod capture_plan;
+mod capture_ranges;
 pub mod capture_reader;
 pub mod capture_settle;
 pub mod capture_shapes;
@@ -48,7 +51,7 @@ use crate::postgres::connect::{self, ConnectOptions};
 use crate::postgres::replica::Replicas;
 use crate::shutdown::Stop;
 use adapt::Known;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use meter::Meter;
 use pace::Pace;
 use plan::{StreamPlan, Terms};
@@ -120,41 +123,71 @@ pub fn chunk_bytes<'t>(tables: impl Iterator<Item = &'t TableInfo>, readers: usi
     (total / (CHUNKS_PER_READER * readers.max(1) as u64)).clamp(64 << 20, 256 << 20)
 }
 
-/// Plans all streams against the source. Nothing is written.
-pub async fn plan_streams(
-    options: &ConnectOptions,
-    chosen: Vec<Chosen>,
-    collapse: bool,
-    now: DateTime<Utc>,
-    terms: &Terms,
-    known: &Known,
-) -> Result<Vec<(StreamPlan, TableInfo)>> {
-    let session = connect::session(options).await?;
-    let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
-    let tables = catalog::load_tables(&session.client, &names, collapse).await?;
-    let labels = catalog::enum_labels(&session.client).await?;
-    let mut plans = Vec::with_capacity(tables.len());
-    for (mut chosen, table) in chosen.into_iter().zip(tables) {
-        if let Some(known) = known.get(&chosen.stream.id()) {
-            adapt::adapt(&mut chosen, &table, known);
+/// Plans streams against the source. Nothing is written.
+pub struct Planner {
+    /// How to connect.
+    pub options: ConnectOptions,
+    /// Whether a parent of plain inheritance is read with its children.
+    pub collapse_partitions: bool,
+    /// What all streams have in common.
+    pub terms: Terms,
+}
+
+impl Planner {
+    /// Plans all streams. `known` are the columns of those that are followed; one that cannot be planned, and may fail `alone`, leaves the others
+    /// alone.
+    pub async fn plan(&self, chosen: &[Chosen], known: &Known, alone: &dyn Fn(&str) -> bool) -> Result<Planned> {
+        match self.plan_all(chosen, known).await {
+            Err(error) if error.retry() == Retry::Never && chosen.iter().any(|one| alone(&one.stream.id())) => {}
+            outcome => return outcome.map(|plans| (plans, Vec::new())),
         }
-        flatten::find_keys(&session, &mut chosen, &table).await?;
-        let mut plan = plan::plan(chosen, &table, now, terms)?;
-        plan.fingerprint.push_str(&format!("|{}|{}", options.user, enum_labels(&table, &labels)));
-        if plan.filter.is_some() || plan.key.is_some() || plan.cursor.is_some() {
-            // A literal that the column's type does not take is found now, not after an hour of other tables.
-            let probe = plan.probe(&table);
-            session
-                .client
-                .batch_execute(&probe)
-                .await
-                .map_err(|e| unusable(session.error(&e)).doing(format!("try the filter, chunk_column and cursor_field of {}", plan.id)))?;
+        let (mut plans, mut failures) = (Vec::new(), Vec::new());
+        for one in chosen {
+            let id = one.stream.id();
+            match self.plan_all(std::slice::from_ref(one), known).await {
+                Ok(planned) => plans.extend(planned),
+                Err(error) if error.retry() == Retry::Never && alone(&id) => failures.push((id, error)),
+                Err(error) => return Err(error),
+            }
         }
-        plans.push((plan, table));
+        match failures.pop() {
+            Some((_, error)) if plans.is_empty() => Err(error),
+            last => {
+                failures.extend(last);
+                Ok((plans, failures))
+            }
+        }
     }
-    // Gone before the next one comes: `max_threads` counts this session too.
-    session.close().await;
-    Ok(plans)
+
+    async fn plan_all(&self, chosen: &[Chosen], known: &Known) -> Result<Vec<(StreamPlan, TableInfo)>> {
+        let now = Utc::now();
+        let session = connect::session(&self.options).await?;
+        let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
+        let tables = catalog::load_tables(&session.client, &names, self.collapse_partitions).await?;
+        let labels = catalog::enum_labels(&session.client).await?;
+        let mut plans = Vec::with_capacity(tables.len());
+        for (chosen, table) in chosen.iter().zip(tables) {
+            let mut chosen = chosen.clone();
+            if let Some(known) = known.get(&chosen.stream.id()) {
+                adapt::adapt(&mut chosen, &table, known);
+            }
+            flatten::find_keys(&session, &mut chosen, &table).await?;
+            let mut plan = plan::plan(chosen, &table, now, &self.terms)?;
+            plan.fingerprint.push_str(&format!("|{}|{}", self.options.user, enum_labels(&table, &labels)));
+            if plan.filter.is_some() || plan.key.is_some() || plan.cursor.is_some() {
+                // A literal that the column's type does not take is found now, not after an hour of other tables.
+                let probe = plan.probe(&table);
+                session.client.batch_execute(&probe).await.map_err(|e| {
+                    unusable(session.error(&e)).doing(format!("try the filter, chunk_column and cursor_field of {}", plan.id))
+                })?;
+            }
+            capture_filter::prepare(&session, &mut plan, &table).await?;
+            plans.push((plan, table));
+        }
+        // Gone before the next one comes: `max_threads` counts this session too.
+        session.close().await;
+        Ok(plans)
+    }
 }
 
 /// What the server does not understand in a probe comes from the catalog file.
@@ -169,29 +202,4 @@ fn unusable(error: Error) -> Error {
 fn enum_labels(table: &TableInfo, labels: &HashMap<u32, String>) -> String {
     let types = table.columns.iter().flat_map(|c| c.ty.walk());
     types.filter_map(|ty| labels.get(&ty.oid)).map(String::as_str).collect::<Vec<_>>().join(";")
-}
-
-/// Plans streams again, some of whose tables have changed. What cannot be planned any more is a failure of its stream alone.
-pub async fn plan_again(
-    options: &ConnectOptions,
-    chosen: Vec<Chosen>,
-    collapse: bool,
-    now: DateTime<Utc>,
-    terms: &Terms,
-    known: &Known,
-) -> Result<Planned> {
-    match plan_streams(options, chosen.clone(), collapse, now, terms, known).await {
-        Err(error) if error.retry() == Retry::Never => {}
-        outcome => return outcome.map(|plans| (plans, Vec::new())),
-    }
-    let (mut plans, mut failures) = (Vec::new(), Vec::new());
-    for one in chosen {
-        let id = one.stream.id();
-        match plan_streams(options, vec![one], collapse, now, terms, known).await {
-            Ok(planned) => plans.extend(planned),
-            Err(error) if error.retry() == Retry::Never => failures.push((id, error)),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((plans, failures))
 }

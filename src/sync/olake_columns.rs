@@ -59,6 +59,7 @@ pub fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
         attnum: 0,
         declared: type_name.to_owned(),
         ty: PgType::built_in(oid, type_name),
+        logged: (oid, -1),
         not_null: false,
         generated: false,
         identity: false,

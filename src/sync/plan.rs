@@ -2,6 +2,7 @@
 
 use super::advance::Aim;
 use super::capture_plan::{self, CapturePlan};
+use super::flatten::Flattened;
 use super::increment::CursorField;
 use super::olake_columns::{OlakeColumn, instant, olake_column, synthetic};
 use super::{flatten, row_json};
@@ -79,13 +80,9 @@ impl StreamPlan {
         }
     }
 
-    /// Whether a column of the table is written, by itself or in the row as JSON.
-    pub fn writes(&self, column: &str) -> bool {
-        self.capture.iter().flat_map(|capture| &capture.origins).any(|origin| match origin {
-            Origin::Column(name) => name == column,
-            Origin::Data(members) => members.iter().any(|member| member.name == column),
-            _ => false,
-        })
+    /// Whether changes have to come with a column of the table: it is written, by itself or in the row as JSON, or the filter asks for it.
+    pub fn needs(&self, column: &str) -> bool {
+        self.capture.iter().flat_map(CapturePlan::source_columns).any(|name| name == column)
     }
 
     /// A query of the stream's form that reads no row.
@@ -108,6 +105,8 @@ pub struct Terms {
     pub incremental: Incremental,
     /// Whether the destination can replace single rows.
     pub replaces_rows: bool,
+    /// Whether tables that are followed are copied in ranges, meanwhile (`backfill.mode` `watermark`).
+    pub by_ranges: bool,
 }
 
 /// Plans a stream. `now` is the time of ingestion, one for the whole run.
@@ -117,7 +116,7 @@ pub fn plan(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms
 }
 
 fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Terms) -> Result<StreamPlan> {
-    let Terms { wire, incremental, replaces_rows } = *terms;
+    let Terms { wire, incremental, replaces_rows, by_ranges } = *terms;
     refuse_what_is_not_built(&chosen)?;
     let mut notes = chosen.notes.clone();
     let mut query = Query { wire, ..Query::default() };
@@ -129,8 +128,9 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
             query.push_source(planned, &planned.name, table)?;
         }
         for flatten in &chosen.flatten {
-            for (column, expression) in flatten::columns(flatten, table, chosen.metadata.use_source_column_names)? {
-                query.push(column, [&expression, &expression]);
+            for Flattened { plan, expression, key } in flatten::columns(flatten, table, chosen.metadata.use_source_column_names)? {
+                query.push(plan, [&expression, &expression]);
+                query.from(Some(Origin::Key(key)));
             }
         }
     } else {
@@ -193,7 +193,12 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
                 notes.push("it has no key among its columns, so its changes are written as a log: a row for each".to_owned());
             }
             let row_key = if applies { &spec.key[..] } else { &[] };
-            Some(capture_plan::plan(&chosen, row_key, &query.columns, query.origins()?)?)
+            let mut plan = capture_plan::plan(&chosen, table, row_key, &query.columns, query.origins()?)?;
+            plan.by_ranges = by_ranges && plan.loads && !table.primary_key.is_empty();
+            if by_ranges && plan.loads && !plan.by_ranges {
+                notes.push("it has no primary key to cut it by: it is copied in one snapshot, whatever backfill.mode says".to_owned());
+            }
+            Some(plan)
         }
         false => None,
     };
@@ -208,7 +213,11 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
     let fingerprint = fingerprint(table, &spec, &expressions, filter.as_deref());
     Ok(StreamPlan {
         id: id_of(table),
-        key: key(&chosen, table)?,
+        // Rows must not move from a range that is yet to be read into one that has been: of what identifies them that is known.
+        key: match &capture {
+            Some(CapturePlan { by_ranges: true, .. }) => Some(Key { columns: table.primary_key.clone(), nullable: false }),
+            _ => key(&chosen, table)?,
+        },
         numbers: table.columns.iter().map(|column| (column.attnum, column.name.clone())).collect(),
         partitions: table.leaves.iter().map(|leaf| leaf.oid).filter(|oid| *oid != table.oid).collect(),
         cursor,

@@ -15,9 +15,8 @@ use super::settle::{Mark, Settlement, committed, settle};
 use super::{Effort, StreamRun};
 use crate::chunks;
 use crate::error::{Error, Kind, Result, Retry};
-use crate::postgres::connect::{self, ConnectOptions};
-use crate::postgres::exported::Exported;
-use crate::postgres::quote;
+use crate::postgres::connect::ConnectOptions;
+use crate::postgres::exported::{self, Exported};
 use crate::postgres::wire::Connection;
 use crate::state::progress::Moment;
 use arrow::array::RecordBatch;
@@ -220,7 +219,7 @@ async fn stage_job<T: Table>(
 ) -> Result<(T::Part, Vec<u64>)> {
     let mut open = match connection.take() {
         Some(open) => open,
-        None => adopt_snapshot(shared).await?,
+        None => exported::adopt(&shared.options, &shared.snapshot, &shared.moment).await?,
     };
     let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
     let batches = futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|item| (item, receiver)) });
@@ -274,26 +273,6 @@ async fn read_pieces<T: Table>(
     Ok(rows)
 }
 
-async fn adopt_snapshot<T: Table>(shared: &Shared<T>) -> Result<Connection> {
-    let mut connection = connect::wire(&shared.options).await?;
-    connection.simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let adopt = format!("SET TRANSACTION SNAPSHOT {}", quote::literal(&shared.snapshot));
-    connection.simple(&adopt).await.map_err(|error| match error.code() {
-        // Undefined object, or invalid value: the session that exported it is gone. A new attempt takes a new snapshot.
-        Some("42704" | "22023" | "55000") => error.transient().doing("adopt the exported snapshot"),
-        _ => error.doing("adopt the exported snapshot"),
-    })?;
-    // Behind a pooler, what was set for the session was set for another server connection.
-    connection.simple(&connection.settings(&shared.options, true)).await?;
-    // A server that has restarted gives the same names to other snapshots.
-    let seen = connection.simple("SELECT txid_snapshot_xmin(txid_current_snapshot()), txid_snapshot_xmax(txid_current_snapshot())").await?;
-    let expected = [shared.moment.xmin, shared.moment.xmax].map(|id| Some(id.to_string()));
-    if seen.first().map(Vec::as_slice) != Some(&expected) {
-        return Err(Error::source_db("the exported snapshot is gone, and another has its name").transient());
-    }
-    Ok(connection)
-}
-
 /// Records a staged job; returns its stream if that was the last one.
 fn on_staged<T: Table>(shared: &Shared<T>, event: StagedJob<T::Part>, exported: &Exported, keeper: &Keeper) -> Result<Option<usize>> {
     let StagedJob { job, part, rows } = event;
@@ -331,7 +310,7 @@ async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, expor
         stream.meter.enter(Phase::Committing);
         let (parts, generation) = shared.lock().take(*index);
         stats.push(parts.iter().fold(Stats::default(), |sum, part| add(sum, part.stats())));
-        let mark = Mark { load: generation, lsn: shared.moment.lsn.clone(), changes: false };
+        let mark = Mark { load: generation, lsn: shared.moment.lsn.clone(), changes: false, left: 0 };
         group.push(Settlement { plan: &stream.plan, table: &stream.table, parts, how: shared.aims[*index].how, mark, takes_away: false });
     }
     let outcomes = settle(group, shared.together, keeper, committed).await?;

@@ -2,7 +2,8 @@
 
 use super::advance::{self, Aim};
 use super::keeper::Keeper;
-use super::settle::{self, Mark};
+use super::plan::StreamPlan;
+use super::settle::{self, Mark, Stamp};
 use super::{OPEN_AT_ONCE, StreamRun, split};
 use crate::chunks::{Chunk, pages};
 use crate::error::{Error, Result};
@@ -126,7 +127,8 @@ async fn go_on<T: Table>(stream: &StreamRun<T>, aim: Option<Aim>, ground: Ground
         keeper.commit(|state| settle::committed(state, &stream.plan, true))?;
         return start(stream, &mut table, None, ground).await;
     }
-    if committed && load.seen.is_some() && stream.plan.capture.is_some() {
+    let judged = table.committed().and_then(Stamp::read).is_some_and(|stamp| stamp.filter == filter_of(&stream.plan));
+    if committed && load.seen.is_some() && stream.plan.capture.is_some() && judged {
         keeper.commit(|state| settle::committed(state, &stream.plan, true))?;
         return follow(stream, &mut table).await;
     }
@@ -203,6 +205,11 @@ fn parts<P: Part>(id: &str, chunks: &[StagedChunk]) -> Result<Vec<P>> {
         .map_err(|e| Error::state(format!("lakeward.loads.{id}: a staged part: {e}")))
 }
 
+/// What the filter of a followed stream asks, as the state keeps it.
+fn filter_of(plan: &StreamPlan) -> String {
+    plan.capture.as_ref().map(|capture| capture.filter.clone()).unwrap_or_default()
+}
+
 /// A stream without a first load: what was committed before the slot is read from here is not wanted.
 async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Keeper) -> Result<Work<T::Part>> {
     let load = Uuid::now_v7().simple().to_string();
@@ -210,11 +217,41 @@ async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Ke
     let captured = Captured {
         columns: Captured::columns_of(&plan.numbers),
         partitions: plan.partitions.clone(),
+        filter: filter_of(plan),
         ..Captured::new(load, plan.spec.source.clone(), None)
     };
     keeper.commit(|state| {
         state.complete(&stream.info.namespace, &stream.info.name);
         state.lakeward.captures.insert(stream.plan.id.clone(), captured);
+    })?;
+    follow(stream, table).await
+}
+
+/// A stream that is copied in ranges while its changes are followed: what is left to copy is noted, and the rest is done between two commits of changes
+/// ([`super::capture_ranges`]).
+async fn copy_beside<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Ground<'_>) -> Result<Work<T::Part>> {
+    let plan = &stream.plan;
+    let aim = Aim::everything(plan.filter.clone());
+    let left = split::chunks(ground.exported.client(), plan, &stream.info, &aim, ground.terms).await?;
+    let source = &plan.spec.source;
+    let mut captured = Captured {
+        columns: Captured::columns_of(&plan.numbers),
+        filter: filter_of(plan),
+        partitions: plan.partitions.clone(),
+        left,
+        ..Captured::new(Uuid::now_v7().simple().to_string(), source.clone(), None)
+    };
+    tracing::info!("{}: copied in {} ranges of its key, while its changes are followed", plan.id, captured.left.len());
+    ground.keeper.commit(|state| {
+        if let Some(before) = state.lakeward.captures.remove(&plan.id).filter(|before| before.table == *source) {
+            captured.columns = before.columns;
+            captured.rename(&plan.numbers);
+        }
+        state.lakeward.loads.remove(&plan.id);
+        state.lakeward.cursors.remove(&plan.id);
+        state.forget_cursors(&stream.info.namespace, &stream.info.name);
+        state.set_chunks(&stream.info.namespace, &stream.info.name, captured.left.iter().map(Chunk::olake_form).collect());
+        state.lakeward.captures.insert(plan.id.clone(), captured);
     })?;
     follow(stream, table).await
 }
@@ -228,7 +265,7 @@ async fn follow<T: Table>(stream: &StreamRun<T>, table: &mut T) -> Result<Work<T
 
 /// What a load that is read now has seen, where changes will follow it.
 fn seen<T: Table>(stream: &StreamRun<T>, exported: &Exported) -> Option<Seen> {
-    stream.plan.capture.as_ref().map(|_| Seen { moment: exported.moment.clone(), open: exported.open.clone() })
+    stream.plan.capture.as_ref().map(|_| exported.seen())
 }
 
 /// Begins a load: a new generation, everything staged earlier is removed.
@@ -241,6 +278,9 @@ async fn start<T: Table>(stream: &StreamRun<T>, table: &mut T, aim: Option<Aim>,
     }
     if stream.plan.capture.as_ref().is_some_and(|capture| !capture.loads) {
         return follow_only(stream, table, keeper).await;
+    }
+    if stream.plan.capture.as_ref().is_some_and(|capture| capture.by_ranges) {
+        return copy_beside(stream, table, ground).await;
     }
     let aim = match aim {
         Some(aim) => aim,

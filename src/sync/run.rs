@@ -8,7 +8,7 @@ use super::plan::StreamPlan;
 use super::resume::{self, Ground};
 use super::{Effort, Endless, OPEN_AT_ONCE, StreamRun, adapt, advance, capture_open, chunk_bytes, pool, split};
 use crate::error::{Error, Kind, Result, Retry};
-use crate::postgres::catalog::{self, Access, RelationKind, TableInfo};
+use crate::postgres::catalog::{self, TableInfo};
 use crate::postgres::connect::ConnectOptions;
 use crate::postgres::exported::{Exported, Relations};
 use crate::postgres::replica;
@@ -44,6 +44,8 @@ pub struct Run<D: Destination> {
     loaded: bool,
     /// The same, of any plans.
     loaded_once: bool,
+    /// In which form values of the log are asked for.
+    form: Arc<capture::Form>,
     /// Attempts that have failed since something was achieved.
     attempts: u32,
 }
@@ -75,6 +77,7 @@ impl<D: Destination> Run<D> {
             aside: Vec::new(),
             loaded: false,
             loaded_once: false,
+            form: Arc::default(),
             attempts: 0,
         };
         let keeper = run.keeper.clone();
@@ -237,7 +240,8 @@ impl<D: Destination> Run<D> {
     /// Told to stop. That is a good end, unless something is still to be loaded.
     fn stopped(&self) -> Result<Ended> {
         let loads = |state: &State| {
-            state.lakeward.loads.values().any(|load| !load.committed) || state.lakeward.captures.values().any(|captured| captured.reload)
+            state.lakeward.loads.values().any(|load| !load.committed)
+                || state.lakeward.captures.values().any(|captured| captured.reload || captured.is_copying())
         };
         match self.loaded_once && !self.keeper.read(loads) {
             true => self.finish().map(|()| Ended::Complete),
@@ -246,8 +250,13 @@ impl<D: Destination> Run<D> {
     }
 
     fn follow(&self, streams: Vec<Arc<StreamRun<D::Table>>>, terms: &capture::Terms, course: Course) -> Following {
-        let ground =
-            capture::Ground { options: self.options.clone(), terms: terms.clone(), keeper: self.keeper.clone(), limits: self.limits() };
+        let ground = capture::Ground {
+            options: self.options.clone(),
+            terms: terms.clone(),
+            keeper: self.keeper.clone(),
+            limits: self.limits(),
+            form: self.form.clone(),
+        };
         Following(tokio::spawn(capture::follow(streams, ground, course)))
     }
 
@@ -316,13 +325,7 @@ impl<D: Destination> Run<D> {
     fn relations(&self) -> Relations {
         let mut relations = Relations::default();
         for StreamRun { info, plan, .. } in self.streams.iter().map(Arc::as_ref) {
-            let name = (info.namespace.clone(), info.name.clone());
-            match info.kind {
-                RelationKind::Table | RelationKind::Partitioned if info.access != Access::Whole => relations.tables.push(name),
-                RelationKind::View => relations.views.push(name),
-                RelationKind::Foreign => {}
-                _ => relations.others.push((name.0, name.1, plan.columns.first().map(|c| c.source.clone()))),
-            }
+            relations.add(info, plan.columns.first().map(|column| column.source.as_str()));
         }
         relations
     }

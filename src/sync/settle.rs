@@ -31,6 +31,13 @@ pub struct Mark {
     /// Whether it is a commit of changes that follow the load.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub changes: bool,
+    /// Ranges of the table that are still to be copied after it ([`Captured::left`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl Mark {
@@ -55,6 +62,9 @@ pub struct Stamp {
     /// The table's OID; empty in other tokens.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub table: String,
+    /// What the filter asks of rows; empty without one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub filter: String,
     /// What the first load has seen, as long as the stream has not passed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
@@ -63,11 +73,11 @@ pub struct Stamp {
 impl Stamp {
     /// What is stored with the parts of a settlement.
     fn of(plan: &StreamPlan, mark: &Mark, state: &State) -> Self {
-        let (table, seen) = match &plan.capture {
-            Some(_) => (plan.spec.source.clone(), unpassed(&plan.id, mark, state)),
-            None => (String::new(), None),
+        let (table, filter, seen) = match &plan.capture {
+            Some(capture) => (plan.spec.source.clone(), capture.filter.clone(), unpassed(&plan.id, mark, state)),
+            None => (String::new(), String::new(), None),
         };
-        Self { mark: mark.clone(), table, seen }
+        Self { mark: mark.clone(), table, filter, seen }
     }
 
     /// As stored in the destination.
@@ -189,6 +199,7 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
         let mut captured = Captured {
             columns: Captured::columns_of(&plan.numbers),
             partitions: plan.partitions.clone(),
+            filter: plan.capture.as_ref().map(|capture| capture.filter.clone()).unwrap_or_default(),
             ..Captured::new(load.generation.clone(), source.clone(), Some(seen))
         };
         if let Some(before) = state.lakeward.captures.remove(id).filter(|before| before.table == *source) {
@@ -231,14 +242,19 @@ mod tests {
         let captured = json!({"load": "l", "table": "7", "lsn": "0/5", "seen": seen});
         let file = json!({"lakeward": {"version": 1, "loads": {"s.load": load}, "captures": {"s.t": captured}}});
         let state: State = serde_json::from_value(file).expect("a state");
-        let mark = |lsn: &str, changes| Mark { load: "l".into(), lsn: lsn.into(), changes };
+        let mark = |lsn: &str, changes| Mark { load: "l".into(), lsn: lsn.into(), changes, left: 0 };
         let kept = |id: &str, mark: &Mark| unpassed(id, mark, &state).is_some();
         assert!(kept("s.load", &mark("0/20", false)) && kept("s.t", &mark("0/20", true)));
         assert!(!kept("s.t", &mark("0/21", true)) && !kept("s.t", &mark("0/20", false)) && !kept("s.other", &mark("0/1", true)));
         // What older programs read of it, and of theirs.
-        let stamp = Stamp { mark: mark("0/20", true), table: "7".into(), seen: unpassed("s.t", &mark("0/20", true), &state) };
+        let stamp = Stamp {
+            mark: mark("0/20", true),
+            table: "7".into(),
+            filter: "1 > integer Some(\"5\")".into(),
+            seen: unpassed("s.t", &mark("0/20", true), &state),
+        };
         assert_eq!((Mark::read(&stamp.token()), Stamp::read(&stamp.token())), (Some(mark("0/20", true)), Some(stamp)));
-        let plain = Stamp { mark: mark("0/20", false), table: String::new(), seen: None };
+        let plain = Stamp { mark: mark("0/20", false), table: String::new(), filter: String::new(), seen: None };
         assert_eq!((plain.token(), Stamp::read(&mark("0/20", false).token())), (mark("0/20", false).token(), Some(plain)));
     }
 }

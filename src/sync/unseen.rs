@@ -23,7 +23,12 @@ impl<D: Destination> Run<D> {
                 false => None,
             });
             let Some(captured) = captured.filter(|_| stream.meter.failure().is_none()) else { continue };
-            let applies = stream.plan.capture.as_ref().is_some_and(|capture| capture.applies);
+            let Some(capture) = &stream.plan.capture else { continue };
+            if captured.filter != capture.filter {
+                stream.meter.fail(other_filter(&stream.plan.id));
+                continue;
+            }
+            let applies = capture.applies;
             let column = filled_column(stream, &captured).filter(|_| applies);
             let what = match column {
                 Some(column) => {
@@ -62,6 +67,13 @@ impl<D: Destination> Run<D> {
     }
 }
 
+/// Rows that the filter of the first load has left out are not in the log, nor is it told which of the others are to go.
+fn other_filter(id: &str) -> Error {
+    let what = "the filter is another one than when the table was loaded, or the type of its column has changed";
+    Error::config(format!("{id}: {what}: which of its rows are wanted now, the log does not tell"))
+        .hint(format!("load the table anew: sync --reload {id}; or set the filter as it was"))
+}
+
 /// What partitions have done that the log does not have.
 pub(super) fn told(moves: &Moves, on_detach: OnDetach) -> Option<String> {
     if !moves.attached.is_empty() {
@@ -73,5 +85,5 @@ pub(super) fn told(moves: &Moves, on_detach: OnDetach) -> Option<String> {
 /// A column that is written, that has come since, and whose values the log does not tell.
 fn filled_column<'s, T: Table>(stream: &'s StreamRun<T>, captured: &Captured) -> Option<&'s ColumnInfo> {
     let is_new = |column: &&ColumnInfo| column.filled && !captured.columns.is_empty() && !captured.columns.contains_key(&column.attnum);
-    stream.info.columns.iter().filter(is_new).find(|column| stream.plan.writes(&column.name))
+    stream.info.columns.iter().filter(is_new).find(|column| stream.plan.needs(&column.name))
 }

@@ -7,18 +7,20 @@
 use super::StreamRun;
 use super::backfill::BatchLimits;
 use super::capture_plan::CapturePlan;
-use crate::capture::pgoutput::{Old, Relation, Tuple};
+use crate::capture::judge::Judge;
+use crate::capture::pgoutput::{Cell, Old, Relation, Tuple};
 use crate::capture::rows::{Op, Origin, Place, Rows, schema_of};
 use crate::error::{Error, Result};
 use crate::state::captured::Captured;
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, RecordBatch, new_null_array};
+use arrow::buffer::BooleanBuffer;
 use futures::StreamExt;
 use futures::future::Either;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
-use writers::{Commit, PartName, Table};
+use writers::{Commit, GONE, PartName, Table};
 
 /// Batches between the builder and the writer.
 const QUEUE: usize = 1;
@@ -32,6 +34,8 @@ pub struct Follower<T: Table> {
     /// How far it has come.
     pub captured: Captured,
     rows: Rows,
+    /// Which of them are wanted, if not all.
+    judge: Option<Judge>,
     /// The relation whose shape the rows have.
     pub shape: u32,
     /// Places of the key's columns in the rows of the relation.
@@ -44,6 +48,8 @@ pub struct Follower<T: Table> {
     /// Whether what was there before the last commit is gone.
     replaces: bool,
     windows: u32,
+    /// Whether a range of the table was copied since the last commit.
+    pub copied: bool,
 }
 
 struct Staging<P> {
@@ -60,9 +66,13 @@ impl<P> Drop for Staging<P> {
 impl<T: Table> Follower<T> {
     /// Nothing is built yet.
     pub fn new(stream: Arc<StreamRun<T>>, plan: CapturePlan, captured: Captured) -> Self {
-        let rows = Rows::new(&stream.plan.id, &plan.columns, &plan.origins, schema_of(&plan.columns));
+        let mut rows = Rows::new(&stream.plan.id, &plan.columns, &plan.origins, schema_of(&plan.columns));
+        rows.await_rows(captured.is_copying() && plan.tells_before);
+        // The first range of a copy takes the place of what was there.
+        let replaces = captured.is_copying() && captured.written.is_none();
         Self {
             stream,
+            judge: plan.judge.clone(),
             plan,
             captured,
             rows,
@@ -71,8 +81,9 @@ impl<T: Table> Follower<T> {
             blind: None,
             staging: None,
             changes: 0,
-            replaces: false,
+            replaces,
             windows: 0,
+            copied: false,
         }
     }
 
@@ -85,6 +96,9 @@ impl<T: Table> Follower<T> {
     pub fn relate(&mut self, relation: &Relation) {
         self.shape = relation.oid;
         self.rows.relate(relation);
+        if let Some(judge) = &mut self.judge {
+            judge.relate(relation);
+        }
         let place = |name: &String| relation.columns.iter().position(|column| column.name == *name);
         let places: Option<Vec<usize>> = self.plan.key.iter().map(place).collect();
         let known = |at: &usize| relation.columns[*at].key;
@@ -95,43 +109,75 @@ impl<T: Table> Follower<T> {
         self.key = places.unwrap_or_default();
     }
 
-    /// Columns of the source that are written, and that a relation does not have.
-    pub fn missing(&self, relation: &Relation) -> Vec<String> {
-        let has = |name: &&String| relation.columns.iter().any(|column| column.name == **name);
-        let written = self.plan.origins.iter().filter_map(|origin| if let Origin::Column(name) = origin { Some(name) } else { None });
-        written.filter(|name| !has(name)).cloned().collect()
+    /// What of it can be read as text only.
+    pub fn needs_text(&self) -> impl Iterator<Item = String> {
+        let id = &self.stream.plan.id;
+        let parts = self.plan.columns.iter().zip(&self.plan.origins);
+        parts.filter_map(move |(column, origin)| match origin {
+            Origin::Column(name) if !column.binary => Some(format!("{name} ({}) of {id}", column.declared)),
+            Origin::Data(_) | Origin::OlakeId(_) => Some(format!("{} of {id}, which is made of texts", column.name)),
+            _ => None,
+        })
     }
 
     /// A new row.
     pub fn insert(&mut self, new: Tuple<'_>, place: &mut Place) -> Result<()> {
-        self.put(Op::Create, new, None, place)
+        match &self.judge {
+            Some(judge) if !judge.keeps(new, None)? => Ok(()),
+            _ => self.put(Op::Create, new, None, place),
+        }
     }
 
-    /// A changed row. One whose key has changed is another row: the old one goes.
+    /// Whether the key of a row has changed. What was not sent has not changed.
+    fn differs(&self, old: Tuple<'_>, new: Tuple<'_>) -> bool {
+        let is_other = |at: &usize| {
+            let cell = new.cells().nth(*at);
+            cell != Some(Cell::Unchanged) && cell != old.cells().nth(*at)
+        };
+        self.key.iter().any(is_other)
+    }
+
+    /// A changed row. One whose key has changed is another row: the old one goes. So does one that the filter does not keep any more; one that it
+    /// had not kept is new.
     pub fn update(&mut self, old: Option<Old<'_>>, new: Tuple<'_>, place: &mut Place) -> Result<()> {
         self.sighted()?;
-        match old {
-            None => self.put(Op::Update, new, None, place),
-            Some(Old::Key(old)) => {
-                self.put(Op::Delete, old, None, place)?;
-                self.put(Op::Create, new, None, place)
+        let (kept, was_kept) = match &self.judge {
+            None => (true, true),
+            Some(judge) => {
+                let kept = judge.keeps(new, old)?;
+                (kept, judge.kept_before(old, kept)? != Some(false))
             }
-            Some(Old::Full(old)) => {
-                let differs = |at: &usize| old.cells().nth(*at) != new.cells().nth(*at);
-                match self.key.iter().any(differs) {
-                    true => {
-                        self.put(Op::Delete, old, None, place)?;
-                        self.put(Op::Create, new, Some(old), place)
-                    }
-                    false => self.put(Op::Update, new, Some(old), place),
-                }
+        };
+        let moved = match old {
+            // The identity has changed, or is so large that it is sent whenever the row is. In a log it says which row this was.
+            Some(Old::Key(old)) => (!self.plan.applies || self.differs(old, new)).then_some(old),
+            Some(Old::Full(old)) => self.differs(old, new).then_some(old),
+            None => None,
+        };
+        match (was_kept, kept, moved) {
+            (false, false, _) => Ok(()),
+            (false, true, _) => self.put(Op::Create, new, old, place),
+            (true, false, _) => match old {
+                Some(Old::Key(old) | Old::Full(old)) => self.put(Op::Delete, old, None, place),
+                None => self.count(place, |rows, place| rows.push_identity(Op::Delete, new, place)),
+            },
+            (true, true, None) => self.put(Op::Update, new, old, place),
+            // The new row comes directly behind the old one.
+            (true, true, Some(gone)) => {
+                self.put(Op::Delete, gone, None, place)?;
+                self.put(Op::Move, new, old, place)
             }
         }
     }
 
-    /// A row that is gone.
+    /// A row that is gone. One that the filter had not kept was not there.
     pub fn delete(&mut self, old: Old<'_>, place: &mut Place) -> Result<()> {
         self.sighted()?;
+        if let Some(judge) = &self.judge
+            && judge.kept(old)? == Some(false)
+        {
+            return Ok(());
+        }
         let (Old::Key(old) | Old::Full(old)) = old;
         self.put(Op::Delete, old, None, place)
     }
@@ -158,6 +204,7 @@ impl<T: Table> Follower<T> {
     /// After a commit; gives how many changes were in it.
     pub fn settled(&mut self) -> u64 {
         self.replaces = false;
+        self.copied = false;
         std::mem::take(&mut self.changes)
     }
 
@@ -171,8 +218,13 @@ impl<T: Table> Follower<T> {
         }
     }
 
-    fn put(&mut self, op: Op, row: Tuple<'_>, old: Option<Tuple<'_>>, place: &mut Place) -> Result<()> {
-        self.rows.push(op, row, old, *place)?;
+    fn put(&mut self, op: Op, row: Tuple<'_>, old: Option<Old<'_>>, place: &mut Place) -> Result<()> {
+        self.count(place, |rows, place| rows.push(op, row, old, place))
+    }
+
+    /// Adds a row, which is a change of its own.
+    fn count(&mut self, place: &mut Place, push: impl FnOnce(&mut Rows, Place) -> Result<()>) -> Result<()> {
+        push(&mut self.rows, *place)?;
         place.sequence += 1;
         self.changes += 1;
         Ok(())
@@ -188,6 +240,39 @@ impl<T: Table> Follower<T> {
         self.rows.rows()
     }
 
+    /// Takes rows of a copy, which come before all changes of this window.
+    pub async fn copy(&mut self, batch: RecordBatch) -> Result<()> {
+        let rows = batch.num_rows();
+        let mut columns = batch.columns().to_vec();
+        for plan in self.plan.columns.iter().skip(columns.len()) {
+            columns.push(match plan.name.as_str() {
+                GONE => Arc::new(BooleanArray::new(BooleanBuffer::new_unset(rows), None)),
+                _ => new_null_array(plan.field.data_type(), rows),
+            });
+        }
+        let batch = RecordBatch::try_new(schema_of(&self.plan.columns), columns)
+            .map_err(|e| Error::bug(format!("rows of {} as changes: {e}", self.stream.plan.id)))?;
+        self.changes += rows as u64;
+        self.send(batch).await
+    }
+
+    /// How many ranges are left to copy, after the one that was copied since the last commit.
+    pub fn left(&self) -> usize {
+        self.captured.left.len() - usize::from(self.copied)
+    }
+
+    /// Notes whether a row that the table does not have is yet to come.
+    pub fn await_rows(&mut self) {
+        self.rows.await_rows(self.captured.is_copying() && self.plan.tells_before);
+    }
+
+    /// Gives up what was copied in this window.
+    pub fn give_back(&mut self) {
+        self.staging = None;
+        self.changes = 0;
+        self.copied = false;
+    }
+
     /// Hands the rows so far to the writer.
     pub async fn flush(&mut self, limits: &BatchLimits) -> Result<()> {
         if self.rows.rows() == 0 {
@@ -199,6 +284,10 @@ impl<T: Table> Follower<T> {
         let bytes = batch.get_array_memory_size();
         meter.bytes_read.fetch_add(bytes as u64, Relaxed);
         let batch = limits.memory.reserve(bytes).await?.attach(batch)?;
+        self.send(batch).await
+    }
+
+    async fn send(&mut self, batch: RecordBatch) -> Result<()> {
         if self.staging.is_none() {
             self.staging = Some(self.begin().await);
         }

@@ -54,6 +54,7 @@ pub(crate) fn column(name: &str, ty: PgType) -> ColumnInfo {
         name: name.to_owned(),
         attnum: 1,
         declared: ty.name.clone(),
+        logged: (ty.oid, ty.typmod),
         ty,
         not_null: true,
         generated: false,

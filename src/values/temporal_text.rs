@@ -41,6 +41,11 @@ pub(crate) fn time_text(field: &[u8]) -> Step<i64> {
 
 /// µs since 1970-01-01 00:00, of a timestamp with or without time zone.
 pub(crate) fn timestamp_text(field: &[u8]) -> Step<i64> {
+    since_1970(micros_text(field)?)
+}
+
+/// The same since PostgreSQL's epoch, from which all of its timestamps are within 64 bits.
+pub(crate) fn micros_text(field: &[u8]) -> Step<i64> {
     infinite(field, "timestamp")?;
     let micros = whole(field, |rest, bc| {
         let days = date(rest, bc)? - i64::from(EPOCH_DAYS);
@@ -49,7 +54,7 @@ pub(crate) fn timestamp_text(field: &[u8]) -> Step<i64> {
         // Days have up to 9 digits of years, whose microseconds need more than 64 bits.
         i64::try_from(i128::from(days) * i128::from(DAY_MICROS) + i128::from(time - zone)).ok()
     });
-    since_1970(micros.ok_or_else(|| not_a("a timestamp", field))?)
+    micros.ok_or_else(|| not_a("a timestamp", field))
 }
 
 /// Appends a date as `date_out` prints what `date_send` sent.

@@ -137,6 +137,7 @@ fn plan(name: &str, ty: PgType) -> ColumnPlan {
         name: name.into(),
         attnum: 1,
         declared,
+        logged: (ty.oid, ty.typmod),
         ty,
         not_null: true,
         generated: false,

@@ -283,7 +283,7 @@ fn transferia_source_and_transfer() {
         source[key] = value;
     }
     let (_, discovered) = run(&database, "source.json", &source.to_string(), &[], &["public.table1", "public.table2"]);
-    for key in ["BatchSize", "SlotByteLagLimit", "ShardingKeyFields", "PgDumpCommand"] {
+    for key in ["BatchSize", "ShardingKeyFields", "PgDumpCommand"] {
         assert!(discovered.stderr.contains(&format!("`{key}` is accepted for compatibility")), "{key}: {}", discovered.stderr);
     }
 

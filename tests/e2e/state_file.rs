@@ -59,7 +59,8 @@ fn what_the_state_says_is_shown() {
     assert_eq!((&of("public.whole")["mode"], &of("public.whole")["chunks_left"]), (&json!("full_refresh"), &json!(0)));
     assert_eq!((&shown["position"], &shown["slot"]), (&state["global"]["state"]["lsn"], &Value::Null));
     // With the source, how far the slot is behind.
-    database.sql("SELECT pg_logical_emit_message(false, 'x', repeat('x', 3000000))");
+    // In a transaction, whose end has the log written: how much of it the server counts is what it has written.
+    database.sql("SELECT pg_logical_emit_message(true, 'x', repeat('x', 3000000))");
     let with = |more: &[&str]| job.run(&[&["state", "show", "--config", "source.json"], more].concat()).succeeded();
     let slot: Value = serde_json::from_str(&with(&["--json"]).stdout).expect("JSON");
     assert!(slot["slot"]["held_bytes"].as_u64().is_some_and(|held| held > 2_000_000), "{slot}");

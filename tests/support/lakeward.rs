@@ -2,9 +2,11 @@
 
 use super::postgres::Database;
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Exit codes, as README lists them.
@@ -151,7 +153,12 @@ impl Job {
 
     /// Starts a run and lets it go on.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let child = self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start lakeward");
+        self.start_command(self.command(arguments))
+    }
+
+    /// Starts a command of [`Job::command`] and lets it go on.
+    pub fn start_command(&self, mut command: Command) -> Running {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start lakeward");
         Running { child: Some(child) }
     }
 
@@ -193,6 +200,25 @@ impl Job {
     }
 }
 
+/// What runs have left in the folder holds no secret: what is written for the user, the log files, the destination.
+impl Drop for Job {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let ours = |path: &PathBuf| {
+            let inside = path.strip_prefix(self.folder.path()).expect("a file of the folder");
+            let first = inside.iter().next().and_then(OsStr::to_str).unwrap_or_default();
+            matches!(first, "logs" | "lake") || ["state", "stats", "streams"].iter().any(|name| first.starts_with(name))
+        };
+        for path in files_under(self.folder.path()).iter().filter(|path| ours(path)) {
+            if fs::metadata(path).is_ok_and(|about| about.len() < 1 << 20) {
+                super::assert_no_secret(&path.display().to_string(), &fs::read(path).unwrap_or_default());
+            }
+        }
+    }
+}
+
 /// The files of a table's folder that a reader takes for data. Names that begin with `_` or `.` are hidden, as every engine has it.
 pub fn published(folder: &Path) -> Vec<PathBuf> {
     let visible = |path: &PathBuf| {
@@ -225,6 +251,8 @@ pub fn files_under(folder: &Path) -> Vec<PathBuf> {
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("lakeward prints UTF-8");
+        super::assert_no_secret("the standard output", &output.stdout);
+        super::assert_no_secret("the standard error", &output.stderr);
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 }
@@ -280,6 +308,32 @@ impl Running {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(sent.expect("run kill").success());
+    }
+
+    /// Sends a signal by name, unless it has ended by itself.
+    pub fn signal_if_running(&mut self, name: &str) {
+        if !self.is_over() {
+            let _ = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).stderr(Stdio::null()).status();
+        }
+    }
+
+    /// Waits for the end; panics if it does not come.
+    #[track_caller]
+    pub fn finish_within(self, patience: Duration) -> Outcome {
+        let id = self.id().to_string();
+        let (over, ended) = std::sync::mpsc::channel::<()>();
+        // What it says is read meanwhile, so that it need not wait for that.
+        let watch = std::thread::spawn(move || {
+            let late = ended.recv_timeout(patience).is_err();
+            if late {
+                let _ = Command::new("kill").args(["-KILL", &id]).status();
+            }
+            late
+        });
+        let outcome = self.finish();
+        let _ = over.send(());
+        assert!(!watch.join().expect("the watch"), "the run did not end within {patience:?}: {}", outcome.stderr);
+        outcome
     }
 
     /// Waits for the end.

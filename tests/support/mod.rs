@@ -16,8 +16,26 @@ pub mod readback;
 pub mod rustberg;
 pub mod s3;
 pub mod ssh;
+pub mod witness;
+pub mod workload;
 
 use std::path::{Path, PathBuf};
+
+/// Every secret that a test gives to Lakeward. Whatever a run of any test prints, and what it leaves in its folder, is searched for them.
+pub const PLANTED: [&str; 6] = [postgres::PASSWORD, s3::SECRET_KEY, moto::SECRET_KEY, ssh::PASSWORD, "hunter2", "open sesame"];
+
+/// Panics if there is a planted secret in what `place` has.
+#[track_caller]
+pub fn assert_no_secret(place: &str, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for secret in PLANTED {
+        // As it is, and as it is in an address.
+        for form in [secret.to_owned(), secret.replace(' ', "%20"), secret.replace(' ', "+")] {
+            let lines = || text.lines().filter(|line| line.contains(&form)).take(3).collect::<Vec<_>>();
+            assert!(!text.contains(&form), "the secret {form:?} is in {place}: {:?}", lines());
+        }
+    }
+}
 
 /// Where downloaded tools are kept between runs (the same place as `build.sh`).
 pub fn cache() -> PathBuf {

@@ -4,7 +4,7 @@ use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// The proxy. Its threads end with their connections, or with the test process.
@@ -24,6 +24,12 @@ struct State {
     reset_after: AtomicU64,
     /// Connections that were reset.
     resets: AtomicU64,
+    /// Connections up to this one end.
+    ended: AtomicU64,
+    /// Whether each answer of the server is held back for a moment.
+    slow: AtomicBool,
+    /// Whether connections are refused.
+    away: AtomicBool,
 }
 
 impl Proxy {
@@ -35,6 +41,9 @@ impl Proxy {
         let shared = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if shared.away.load(SeqCst) {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
                 let (state, number) = (shared.clone(), shared.opened.fetch_add(1, SeqCst) + 1);
                 std::thread::spawn(move || state.forward(client, server, number));
@@ -53,6 +62,24 @@ impl Proxy {
         self.state.reset_after.store(bytes, SeqCst);
     }
 
+    /// Ends all connections in the middle of whatever they are saying, as a server does that goes away. New ones work.
+    pub fn end(&self) {
+        self.state.ended.store(self.state.opened.load(SeqCst), SeqCst);
+    }
+
+    /// From now on each piece from the server takes some milliseconds, or no longer.
+    pub fn slow(&self, slow: bool) {
+        self.state.slow.store(slow, SeqCst);
+    }
+
+    /// From now on connections are ended as soon as they are made, or no longer.
+    pub fn away(&self, away: bool) {
+        self.state.away.store(away, SeqCst);
+        if away {
+            self.end();
+        }
+    }
+
     /// Connections that were reset so far.
     pub fn resets(&self) -> u64 {
         self.state.resets.load(SeqCst)
@@ -67,6 +94,9 @@ impl State {
         let mut received = 0;
         let mut buffer = vec![0; 64 << 10];
         loop {
+            if number <= self.ended.load(SeqCst) {
+                return;
+            }
             if number <= self.silent.load(SeqCst) {
                 std::thread::sleep(Duration::from_millis(50));
                 continue;
@@ -76,7 +106,12 @@ impl State {
                 match from.read(&mut buffer) {
                     Ok(0) => return,
                     Ok(n) => {
-                        if to.write_all(&buffer[..n]).is_err() {
+                        if !up && self.slow.load(SeqCst) {
+                            std::thread::sleep(Duration::from_millis(7));
+                        }
+                        // The connection may end in the middle of a message.
+                        let passed = if number <= self.ended.load(SeqCst) { n / 2 } else { n };
+                        if to.write_all(&buffer[..passed]).is_err() {
                             return;
                         }
                         if !up {

@@ -37,9 +37,26 @@ pub fn assert_same_in(root: &Path, job: &Job, database: &Database, stream: &str)
 /// is deleted by key, which it refuses to read).
 #[track_caller]
 pub fn assert_same_iceberg(job: &Job, database: &Database, stream: &str) -> Seen {
-    let described = job.stream(stream);
-    let part = |key: &str| described[key].as_str().unwrap_or_else(|| panic!("{stream} has no {key}"));
-    let mut comparison = Comparison::new(job, database, stream, &[], (part("namespace"), part("name")));
+    assert_all_same_iceberg(job, database, &[stream]).remove(0)
+}
+
+/// As [`assert_same_iceberg`] for several streams, which the readers are started for only once.
+#[track_caller]
+pub fn assert_all_same_iceberg(job: &Job, database: &Database, streams: &[&str]) -> Vec<Seen> {
+    let comparison = |stream: &&str| {
+        let described = job.stream(stream);
+        let part = |key: &str| described[key].as_str().unwrap_or_else(|| panic!("{stream} has no {key}"));
+        let mut comparison = Comparison::new(job, database, stream, &[], (part("namespace"), part("name")));
+        comparison.question["iceberg"] = json!(job.table_folder(&job.lake(), stream));
+        comparison
+    };
+    judge(&streams.iter().map(comparison).collect::<Vec<_>>())
+}
+
+/// As [`assert_same_iceberg`], for a table that is meant to hold what another relation (`namespace.name`) of the database holds.
+#[track_caller]
+pub fn assert_same_iceberg_as(job: &Job, database: &Database, stream: &str, expected: &str) -> Seen {
+    let mut comparison = Comparison::new(job, database, stream, &[], expected.split_once('.').expect("namespace.name"));
     comparison.question["iceberg"] = json!(job.table_folder(&job.lake(), stream));
     judge(&[comparison]).remove(0)
 }

@@ -35,8 +35,17 @@ pub struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// Starts a store with one empty bucket.
+    /// Starts a store with one empty bucket. It does not know conditional writes, as many do not.
     pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// Starts one that refuses to overwrite when it is asked to (`If-None-Match: *`), as Amazon's does.
+    pub fn conditional() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(conditional: bool) -> Self {
         let root = tempfile::tempdir().expect("make the store's root");
         std::fs::create_dir(root.path().join(BUCKET)).expect("make the bucket");
         let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root.path()).expect("open the store's root"));
@@ -47,12 +56,20 @@ impl ObjectStore {
         let address = listener.local_addr().expect("the address");
         let outage = Arc::new(AtomicU8::new(UP));
         let state = outage.clone();
+        let (bucket, creating) = (root.path().to_owned(), Arc::new(tokio::sync::Mutex::new(())));
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (inner, state) = (service.clone(), state.clone());
+                let (inner, state, bucket, creating) = (service.clone(), state.clone(), bucket.clone(), creating.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let (inner, state) = (inner.clone(), state.clone());
+                    let (inner, state, creating) = (inner.clone(), state.clone(), creating.clone());
+                    let file = bucket.join(request.uri().path().trim_start_matches('/'));
                     async move {
+                        let creates = conditional && request.headers().contains_key("if-none-match");
+                        // One at a time, so that exactly one of several wins.
+                        let _turn = if creates { Some(creating.lock().await) } else { None };
+                        if creates && file.exists() && state.load(SeqCst) != DOWN {
+                            return Ok(status(StatusCode::PRECONDITION_FAILED));
+                        }
                         let commits = Method::PUT == request.method() && request.uri().path().contains("/commits/");
                         let answer = match state.load(SeqCst) {
                             DOWN => None,
@@ -83,6 +100,11 @@ impl ObjectStore {
         self.outage.load(SeqCst) == DOWN
     }
 
+    /// From now on nothing is answered.
+    pub fn go_down(&self) {
+        self.outage.store(DOWN, SeqCst);
+    }
+
     /// Everything is answered again.
     pub fn recover(&self) {
         self.outage.store(UP, SeqCst);
@@ -103,7 +125,11 @@ impl ObjectStore {
 }
 
 fn unavailable() -> Response<s3s::Body> {
+    status(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+fn status(status: StatusCode) -> Response<s3s::Body> {
     let mut response = Response::new(s3s::Body::empty());
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    *response.status_mut() = status;
     response
 }

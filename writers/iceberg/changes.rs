@@ -5,7 +5,7 @@
 
 use super::recall::Recall;
 use super::stage::{self, StagedFile, Stager};
-use crate::coalesce::{Coalescer, Last};
+use crate::coalesce::{Coalescer, Kept, Last};
 use crate::error::{Error, Kind, Result};
 use crate::table::PartName;
 use arrow::array::RecordBatch;
@@ -55,10 +55,15 @@ where
     }
     let Some(coalescer) = coalescer else { return Ok((Vec::new(), Vec::new())) };
     // One on its way while the next is made.
-    let ((rows, rows_of), (keys, keys_of)) = (channel::<Result<(RecordBatch, Vec<Vec<usize>>)>>(1), channel(1));
+    let ((rows, rows_of), (keys, keys_of)) = (channel::<Result<(RecordBatch, Option<Kept>)>>(1), channel(1));
     let whole = stream(rows_of).and_then(move |(rows, kept)| {
         let recall = recall.clone();
-        async move { recall.fill(rows, &kept).await }
+        async move {
+            match kept {
+                Some(kept) => recall.fill(rows, kept).await,
+                None => Ok(rows),
+            }
+        }
     });
     let give = blocking(move || {
         let abandoned = || Error::new(Kind::Bug, "the files of changes were abandoned");

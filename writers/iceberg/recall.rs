@@ -1,15 +1,16 @@
 //! Values that a change leaves as they are, from the rows that the table has.
 //!
 //! Only for rows that need it: their keys are looked up in the index of keys, and the columns that are missing are read from the data files.
-//! Promises: a value is that of the row that the last commit shows, or there is an error that names the key. Does not know where changes
-//! come from.
+//! Promises: a value is that of the row that the last commit shows, or there is an error that names the key under which it was looked for.
+//! Does not know where changes come from.
 
 use super::catalog::Loaded;
 use super::deletes::{KeyIndex, read_rows};
+use crate::coalesce::Kept;
 use crate::{Error, Kind, Result};
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{interleave, take};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, interleave, take};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use iceberg::spec::NestedFieldRef;
@@ -37,14 +38,15 @@ pub(super) struct Recall {
 }
 
 impl Recall {
-    /// The rows with the values of the columns that they leave as they are (`kept`, for each row).
-    pub(super) async fn fill(&self, rows: RecordBatch, kept: &[Vec<usize>]) -> Result<RecordBatch> {
-        let needy: Vec<u32> = (0..).zip(kept).filter(|(_, kept)| !kept.is_empty()).map(|(row, _)| row).collect();
+    /// The rows with the values of the columns that they leave as they are.
+    pub(super) async fn fill(&self, rows: RecordBatch, Kept { columns: kept, under, awaits }: Kept) -> Result<RecordBatch> {
+        let needy: Vec<u32> = (0..).zip(&kept).filter(|(_, kept)| !kept.is_empty()).map(|(row, _)| row).collect();
         if needy.is_empty() {
             return Ok(rows);
         }
         let picked = UInt32Array::from(needy.clone());
-        let keys: Vec<ArrayRef> = self.key.iter().map(|at| take(rows.column(*at), &picked, None)).collect::<Result<_, _>>().map_err(bug)?;
+        let keys: Vec<ArrayRef> =
+            under.columns().iter().map(|column| take(column, &picked, None)).collect::<Result<_, _>>().map_err(bug)?;
         let mut wanted: Vec<usize> = kept.iter().flatten().copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -80,10 +82,14 @@ impl Recall {
             }
         }
         let asked = converter.convert_columns(&keys).map_err(bug)?;
+        let mut absent = Vec::new();
         let mut sources: HashMap<u32, (usize, usize)> = HashMap::new();
         for (row, key) in needy.iter().zip(asked.iter()) {
-            let Some((batch, place, _)) = newest.get(key.data()) else { return Err(self.missing(&rows, *row as usize)) };
-            sources.insert(*row, (*batch + 1, *place));
+            match newest.get(key.data()) {
+                Some((batch, place, _)) => drop(sources.insert(*row, (*batch + 1, *place))),
+                None if awaits.get(*row as usize) == Some(&true) => absent.push(*row as usize),
+                None => return Err(self.missing(&under, *row as usize)),
+            }
         }
         let mut filled = rows.columns().to_vec();
         for (number, at) in wanted.iter().enumerate() {
@@ -99,15 +105,20 @@ impl Recall {
                 .collect();
             filled[*at] = interleave(&arrays, &indices).map_err(bug)?;
         }
-        RecordBatch::try_new(rows.schema(), filled).map_err(bug)
+        let filled = RecordBatch::try_new(rows.schema(), filled).map_err(bug)?;
+        if absent.is_empty() {
+            return Ok(filled);
+        }
+        let is_there: BooleanArray = (0..filled.num_rows()).map(|row| Some(!absent.contains(&row))).collect();
+        filter_record_batch(&filled, &is_there).map_err(bug)
     }
 
-    fn missing(&self, rows: &RecordBatch, row: usize) -> Error {
-        let shown = |at: &usize| {
-            let value = array_value_to_string(rows.column(*at), row).unwrap_or_default();
-            format!("{} = {value}", rows.schema().field(*at).name())
+    fn missing(&self, under: &RecordBatch, row: usize) -> Error {
+        let shown = |(column, field): (&ArrayRef, &FieldRef)| {
+            let value = array_value_to_string(column, row).unwrap_or_default();
+            format!("{} = {value}", field.name())
         };
-        let key: Vec<String> = self.key.iter().map(shown).collect();
+        let key: Vec<String> = under.columns().iter().zip(under.schema_ref().fields()).map(shown).collect();
         Error::new(
             Kind::Conflict,
             format!(
@@ -115,7 +126,10 @@ impl Recall {
                 key.join(", ")
             ),
         )
-        .hint("somebody else has removed it: load the table anew (clear-destination for this stream, then sync)")
+        .hint(
+            "with a filter, it came by an UPDATE that did not touch its large values: ALTER TABLE … REPLICA IDENTITY FULL has them logged; without one, \
+             somebody else has removed it. Either way load the table anew: clear-destination for this stream, then sync",
+        )
     }
 }
 

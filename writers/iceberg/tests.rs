@@ -3,9 +3,15 @@
 use super::catalog::filesystem::Filesystem;
 use super::io::Files;
 use super::manifest::{alive, current};
+use super::stage::StagedFile;
 use super::testing::subject;
 use super::*;
 use crate::conformance::{self, ids};
+use crate::storage::StoreOptions;
+use crate::{Commit, Error, GONE, KEPT, PartName, Table, Token};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::util::display::array_value_to_string;
 use chrono::DateTime;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::path::{Path, PathBuf};
@@ -81,4 +87,83 @@ async fn the_contract_is_kept() {
     let root = folder.path().to_owned();
     let subject = subject(folder.path(), Arc::new(move |files| warehouse(&root, files)));
     conformance::all(&subject).await;
+}
+
+/// What a change leaves as it is comes from the table's own rows: under the row's key, or under the one that it had before.
+#[tokio::test]
+async fn what_is_kept_is_found_under_the_key_that_a_row_had() {
+    let folder = TempDir::new().expect("folder");
+    let uri = format!("file://{}", folder.path().join("lake").display());
+    let catalog = Catalog::Filesystem(Arc::new(Filesystem::new(&uri, Files::new(StoreOptions::default()))));
+    let index_path = Some(folder.path().join("index").display().to_string());
+    let config = IcebergConfig { index_path, ..IcebergConfig::default() };
+    let lake = Iceberg::at(catalog, config.settings().expect("settings"), resources());
+    let fields = vec![
+        Field::new("part", DataType::Utf8, false),
+        Field::new("id", DataType::Int64, false),
+        Field::new("a", DataType::Utf8, true),
+        Field::new("b", DataType::Utf8, true),
+    ];
+    let spec = TableSpec {
+        database: "d".into(),
+        name: "t".into(),
+        schema: Arc::new(Schema::new(fields.clone())),
+        key: vec!["id".into(), "part".into()],
+        ..TableSpec::default()
+    };
+    let mut table = lake.open(&spec).await.expect("open");
+    let text = |values: &[Option<&str>]| Arc::new(StringArray::from(values.to_vec())) as ArrayRef;
+    let rows: Vec<ArrayRef> = vec![
+        text(&[Some("p"), Some("p"), Some("q")]),
+        Arc::new(Int64Array::from(vec![1, 2, 1])),
+        text(&[Some("a1"), Some("a2"), Some("a1 of q")]),
+        text(&[Some("b1"), Some("b2"), Some("b1 of q")]),
+    ];
+    let batch = RecordBatch::try_new(spec.schema.clone(), rows).expect("batch");
+    let name = |sequence| PartName { generation: "g".into(), sequence };
+    let part = table.stage(name(1), futures::stream::iter([Ok::<_, Error>(batch)])).await.expect("stage");
+    table.commit(vec![part], Token("first".into()), Commit::Append).await.expect("commit");
+
+    // (p, 1) and (p, 2) change places over (p, 0); (q, 1) stays where it is.
+    let ours = [Field::new(GONE, DataType::Boolean, false), Field::new(KEPT, DataType::Utf8, true)];
+    let schema = Arc::new(Schema::new([fields, ours.to_vec()].concat()));
+    type Row<'a> = (&'a str, i64, Option<&'a str>, bool, Option<&'a str>);
+    let changes = |rows: &[Row<'_>]| {
+        let columns: Vec<ArrayRef> = vec![
+            text(&rows.iter().map(|row| Some(row.0)).collect::<Vec<_>>()),
+            Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>()),
+            text(&rows.iter().map(|row| row.2).collect::<Vec<_>>()),
+            text(&vec![None; rows.len()]),
+            Arc::new(rows.iter().map(|row| Some(row.3)).collect::<BooleanArray>()),
+            text(&rows.iter().map(|row| row.4).collect::<Vec<_>>()),
+        ];
+        futures::stream::iter([Ok::<_, Error>(RecordBatch::try_new(schema.clone(), columns).expect("batch"))])
+    };
+    let swap = changes(&[
+        ("q", 1, Some("new"), false, Some("3")),
+        ("p", 1, None, true, None),
+        ("p", 0, None, false, Some("^2,3")),
+        ("p", 2, None, true, None),
+        ("p", 1, Some("moved"), false, Some("^3")),
+        ("p", 0, None, true, None),
+        ("p", 2, None, false, Some("^2,3")),
+    ]);
+    let part = table.stage_changes(name(2), swap).await.expect("stage");
+    let mut found = Vec::new();
+    for StagedFile { location, .. } in &part.files {
+        let file = std::fs::File::open(location.strip_prefix("file://").expect("local")).expect("a file");
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).expect("parquet").build().expect("reader") {
+            let batch = batch.expect("batch");
+            for row in 0..batch.num_rows() {
+                found.push([0, 1, 2, 3].map(|at| array_value_to_string(batch.column(at), row).expect("text")).join(" "));
+            }
+        }
+    }
+    found.sort_unstable();
+    assert_eq!(found, ["p 1 moved b2", "p 2 a1 b1", "q 1 new b1 of q"]);
+    table.commit(vec![part], Token("second".into()), Commit::Append).await.expect("commit");
+
+    let astray = changes(&[("p", 7, None, true, None), ("p", 8, None, false, Some("^2"))]);
+    let error = table.stage_changes(name(3), astray).await.expect_err("an error");
+    assert!(error.to_string().contains("the row with id = 7, part = p was changed"), "{error}");
 }

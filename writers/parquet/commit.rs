@@ -18,6 +18,7 @@ use crate::{Commit, Error, Kind, Result, Token};
 use arrow::datatypes::Schema;
 use object_store::path::Path;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Completed records that are kept: on a store without locks a run that completes a commit late may
 /// put an older manifest over a newer one, and the next run heals it from the records.
@@ -27,6 +28,33 @@ const RECORDS_KEPT: u64 = 8;
 /// writer sends two requests, each given up after three minutes.
 const INTENT_STALE_MS: i64 = 15 * 60 * 1000;
 
+/// Intents that this run has written and perhaps not removed, because the store went away: a table that is opened anew by the same run meets them again.
+#[derive(Clone, Default)]
+pub(super) struct Intents(Arc<Mutex<HashMap<String, Fate>>>);
+
+/// What may still come of an intent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its record was never sent.
+    Void,
+    /// Its record was sent, and may arrive.
+    Open,
+}
+
+impl Intents {
+    fn note(&self, intent: &Path, fate: Fate) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(intent.to_string(), fate);
+    }
+
+    fn forget(&self, intent: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(intent.as_ref());
+    }
+
+    fn fate(&self, intent: &str) -> Option<Fate> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(intent).copied()
+    }
+}
+
 /// The commits of one table, held for writing.
 pub(super) struct Ledger {
     storage: Storage,
@@ -34,6 +62,8 @@ pub(super) struct Ledger {
     manifest: Option<Manifest>,
     /// This run, in the records that it writes.
     id: String,
+    /// Those of this run.
+    intents: Intents,
     /// What the last call of [`Ledger::commit`] tried and may not have finished.
     attempt: Option<Record>,
     _lock: Option<Lock>,
@@ -41,20 +71,20 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Takes the table for writing and completes what a dead run had decided.
-    pub(super) async fn open(storage: Storage, folders: Folders) -> Result<Self> {
+    pub(super) async fn open(storage: Storage, folders: Folders, intents: Intents) -> Result<Self> {
         // Looked at before the lock creates anything.
         let files = storage.list(&folders.table).await?;
         refuse_foreign(&files, &folders.table, &storage.show(folders.table.as_ref()))?;
         let lock = storage.lock(&folders.lock()?).await?;
         let mut ledger =
-            Self { storage, folders, manifest: None, id: uuid::Uuid::new_v4().simple().to_string(), attempt: None, _lock: lock };
+            Self { storage, folders, manifest: None, id: uuid::Uuid::new_v4().simple().to_string(), intents, attempt: None, _lock: lock };
         ledger.recover().await?;
         Ok(ledger)
     }
 
     /// The token of the last commit that was decided, completed or not: what [`Ledger::open`] ends with. Only reads.
     pub(super) async fn token(storage: Storage, folders: Folders) -> Result<Option<Token>> {
-        let ledger = Self { storage, folders, manifest: None, id: String::new(), attempt: None, _lock: None };
+        let ledger = Self { storage, folders, manifest: None, id: String::new(), intents: Intents::default(), attempt: None, _lock: None };
         let path = ledger.folders.manifest()?;
         let manifest = match ledger.storage.get(&path).await? {
             Some(data) => Some(Manifest::read(&data, &ledger.storage.show(path.as_ref()))?),
@@ -289,14 +319,19 @@ impl Ledger {
             }
         } else {
             let intent = self.folders.intent(record.seq, &record.id)?;
+            self.intents.note(&intent, Fate::Void);
             self.storage.put(&intent, record.id.clone().into()).await?;
             let (free, mut intents) = match self.alone(record).await {
-                Ok(Some(stale)) => (self.storage.put(&path, record.to_bytes()?).await.map(|()| true), stale),
+                Ok(Some(stale)) => {
+                    self.intents.note(&intent, Fate::Open);
+                    (self.storage.put(&path, record.to_bytes()?).await.map(|()| true), stale)
+                }
                 Ok(None) => (Ok(false), Vec::new()),
                 Err(error) => (Err(error), Vec::new()),
             };
             intents.push(intent);
-            self.storage.delete(intents).await?;
+            self.storage.delete(intents.clone()).await?;
+            intents.iter().for_each(|intent| self.intents.forget(intent));
             if free? {
                 return Ok(None);
             }
@@ -311,7 +346,7 @@ impl Ledger {
     /// For stores that do not honour create-if-absent: with our intent written, is there neither
     /// the record (else `None`) nor somebody else's intent (else a conflict)? Of two writers the one
     /// whose intent is written second sees the other's, so at most one goes on to write the record.
-    /// Gives the intents of dead runs, which the record makes superfluous.
+    /// Gives the intents of dead runs and those of ours that nothing can come of, which the record makes superfluous.
     async fn alone(&self, record: &Record) -> Result<Option<Vec<Path>>> {
         let commits = self.folders.commits()?;
         let listed = self.storage.list(&commits).await?;
@@ -328,11 +363,20 @@ impl Ledger {
             match relative(&entry.path, &commits).map(commit_file) {
                 Some(CommitFile::Record(seq)) if seq == record.seq => return Ok(None),
                 Some(CommitFile::Intent(seq)) if seq == record.seq && entry.path != own.as_ref() => {
-                    if now - entry.modified_ms < INTENT_STALE_MS {
-                        return Err(self.beaten(record.seq).hint(format!(
-                            "let one run at a time write this table, then run again; if that run died, {} is ignored 15 minutes after it was written",
-                            self.storage.show(&entry.path)
-                        )));
+                    let fate = self.intents.fate(&entry.path);
+                    if fate != Some(Fate::Void) && now - entry.modified_ms < INTENT_STALE_MS {
+                        let intent = self.storage.show(&entry.path);
+                        return Err(match fate {
+                            Some(_) => Error::new(
+                                Kind::Storage,
+                                format!("commit {} was sent by this run and not answered, and may still arrive: {intent}", record.seq),
+                            )
+                            .transient()
+                            .hint("it is tried again; 15 minutes after it was sent it is taken for lost"),
+                            None => self.beaten(record.seq).hint(format!(
+                                "let one run at a time write this table, then run again; if that run died, {intent} is ignored 15 minutes after it was written"
+                            )),
+                        });
                     }
                     stale.push(parse(&entry.path)?);
                 }

@@ -22,7 +22,7 @@ use crate::{Commit, Destination, Error, Kind, PartName, Result, Table, TableSpec
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use chrono::{DateTime, Utc};
-use commit::Ledger;
+use commit::{Intents, Ledger};
 use config::Place;
 use encode::EncodeOptions;
 use folders::Folders;
@@ -52,6 +52,8 @@ pub struct Parquet {
     hasty: Storage,
     options: EncodeOptions,
     resources: Resources,
+    /// What this run left in stores that went away.
+    intents: Intents,
 }
 
 /// One table: a folder of Parquet files.
@@ -86,7 +88,7 @@ impl Parquet {
 
     fn at(storage: Storage, hasty: Storage, options: EncodeOptions, resources: Resources) -> Self {
         let options = EncodeOptions { row_group_bytes: resources.row_group_bytes, ..options };
-        Self { storage, hasty, options, resources }
+        Self { storage, hasty, options, resources, intents: Intents::default() }
     }
 }
 
@@ -133,7 +135,7 @@ impl Destination for Parquet {
             pool: self.resources.pool.clone(),
             label: label.clone(),
         };
-        let ledger = Box::pin(Ledger::open(self.storage.clone(), folders)).await.map_err(opening)?;
+        let ledger = Box::pin(Ledger::open(self.storage.clone(), folders, self.intents.clone())).await.map_err(opening)?;
         Ok(ParquetTable { ledger, stager: Arc::new(stager), schema: spec.schema.clone(), label })
     }
 

@@ -180,6 +180,38 @@ async fn a_fresh_intent_is_a_conflict_that_says_how_long() {
     table.commit(vec![second], Token("b".into()), Commit::Append).await.unwrap();
 }
 
+/// The store goes away after each number of writes, and the run opens the table again: its own intent is nobody else's.
+#[tokio::test]
+async fn an_intent_of_this_run_is_no_conflict() {
+    let (mut voids, mut open) = (0, 0);
+    for writes in 0..8 {
+        let storage = Faulty::store(Fault::Overwrites);
+        drop(table_with_part(&storage, "t").await);
+        let destination = parquet(&storage);
+        let mut table = destination.open(&spec("t")).await.unwrap();
+        let lost = staged(&table, "g2", 2).await;
+        table.ledger.swap_storage(storage.failing_after(writes));
+        let answer = table.commit(vec![lost], Token("b".into()), Commit::Append).await;
+        drop(table);
+        let private = storage.list(&Folders::of("conformance", "t").unwrap().private).await.unwrap();
+        let is_left = private.iter().any(|entry| entry.path.ends_with(".intent"));
+
+        let mut table = destination.open(&spec("t")).await.unwrap();
+        let part = staged(&table, "g3", 2).await;
+        match table.commit(vec![part], Token("b".into()), Commit::Append).await {
+            Ok(()) => {
+                voids += usize::from(is_left && answer.is_err());
+                assert_eq!((in_store(&storage).rows)(spec("t")).await.unwrap(), [1, 2], "after {writes} writes");
+            }
+            Err(error) => {
+                assert!(error.kind() == Kind::Storage && error.retry() == crate::Retry::Again, "after {writes} writes: {error}");
+                open += 1;
+            }
+        }
+    }
+    assert!(voids > 0 && open > 0, "{voids} {open}");
+}
+
 /// A table with one commit, and a part staged for the next.
 async fn table_with_part(storage: &Storage, name: &str) -> (ParquetTable, ParquetPart) {
     let mut table = parquet(storage).open(&spec(name)).await.unwrap();

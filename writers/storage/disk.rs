@@ -272,7 +272,7 @@ fn rename_free(from: &Path, to: &Path) -> Result<()> {
 /// Puts `new` in the place of `table`. See [`super::Storage::exchange`].
 pub(super) fn exchange(new: &Path, table: &Path, aside: &Path, fuse: &Fuse) -> Result<()> {
     make_folder(parent(table)?)?;
-    fuse.burn()?;
+    fuse.burn("storage.exchange")?;
     if fs::symlink_metadata(table).is_err_and(|e| absent(&e)) {
         rename_free(new, table)?;
     } else {
@@ -282,7 +282,7 @@ pub(super) fn exchange(new: &Path, table: &Path, aside: &Path, fuse: &Fuse) -> R
             Err(e) => return Err(trouble(e.into(), "replace", table)),
         }
     }
-    fuse.burn()?;
+    fuse.burn("storage.exchange.done")?;
     sync_folder(parent(new)?)?;
     sync_folder(parent(table)?)
 }
@@ -290,7 +290,7 @@ pub(super) fn exchange(new: &Path, table: &Path, aside: &Path, fuse: &Fuse) -> R
 /// For file systems that cannot exchange: readers find nothing between the two renames.
 fn rename_around(new: &Path, table: &Path, aside: &Path, fuse: &Fuse) -> Result<()> {
     fs::rename(table, aside).map_err(|e| trouble(e, "move away", table))?;
-    fuse.burn()?;
+    fuse.burn("storage.exchange.between")?;
     rename_free(new, table)
 }
 

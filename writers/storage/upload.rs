@@ -5,7 +5,7 @@
 
 use super::disk::{self, TempFile};
 use super::{Fuse, trouble};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, faults};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
@@ -74,7 +74,7 @@ impl Upload {
                 while self.gathered_bytes >= PART_BYTES {
                     let part = take(&mut self.gathered, PART_BYTES);
                     self.gathered_bytes -= PART_BYTES;
-                    self.fuse.burn()?;
+                    self.fuse.reach("storage.part").await?;
                     sink.send(part).await.map_err(|e| trouble::explain(e, &format!("write {}", self.shown), &self.shown))?;
                 }
                 Ok(())
@@ -84,18 +84,18 @@ impl Upload {
 
     /// Makes the file appear under its name, durably; returns its size.
     pub async fn finish(mut self) -> Result<u64> {
-        self.fuse.burn()?;
+        self.fuse.reach("storage.finish").await?;
         self.flush_to_disk().await?;
         if let Sink::Disk(file) = &mut self.sink {
             let file = file.take();
-            self.fuse.burn()?;
+            self.fuse.reach("storage.finish.written").await?;
             disk::blocking(move || file.map_or(Ok(()), TempFile::replace)).await?;
-            return Ok(self.bytes);
         }
         let rest = std::mem::take(&mut self.gathered).into_iter().collect::<PutPayload>();
         if let Sink::Store(sink) = &mut self.sink {
             sink.finish(rest).await.map_err(|e| trouble::explain(e, &format!("write {}", self.shown), &self.shown))?;
         }
+        faults::reach("storage.finish.done").await?;
         Ok(self.bytes)
     }
 

@@ -121,6 +121,7 @@ pub fn plan(name: &str, ty: &PgType, wanted: &ColumnType, special: SpecialValues
         name: name.to_owned(),
         attnum: 1,
         declared: ty.name.clone(),
+        logged: (ty.oid, ty.typmod),
         ty: ty.clone(),
         not_null: false,
         generated: false,

@@ -3,6 +3,7 @@
 
 pub mod catalogue;
 pub mod checks;
+pub mod files;
 pub mod messages;
 pub mod seeds;
 pub mod streams;

@@ -17,7 +17,7 @@ pub(crate) mod sql;
 
 use super::io::Files;
 use super::publish::Request;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, Retry, faults};
 use filesystem::Filesystem;
 use glue::Glue;
 use hive::Hive;
@@ -80,6 +80,13 @@ pub(crate) enum CommitError {
     Failed(Error),
 }
 
+impl CommitError {
+    /// The error of a catalog that could not be asked; what it knows cannot be told if that may pass.
+    fn before(error: Error) -> Self {
+        if error.retry() == Retry::Again { Self::Unknown(error) } else { Self::Failed(error) }
+    }
+}
+
 impl From<Error> for CommitError {
     fn from(error: Error) -> Self {
         Self::Failed(error)
@@ -118,6 +125,7 @@ impl Catalog {
 
     /// The table as it is now; `None` when there is none.
     pub(crate) async fn load(&self, table: &TableName) -> Result<Option<Loaded>> {
+        faults::reach("catalog.load").await?;
         match self {
             Self::Filesystem(catalog) => catalog.load(table).await,
             Self::Hive(catalog) => catalog.load(table).await,
@@ -130,14 +138,17 @@ impl Catalog {
 
     /// Creates a table, and its namespace where that is missing. A table that somebody else has created meanwhile is given instead.
     pub(crate) async fn create(&self, table: &TableName, creation: Creation) -> Result<Loaded> {
-        match self {
+        faults::reach("catalog.create").await?;
+        let created = match self {
             Self::Filesystem(catalog) => catalog.create(table, creation).await,
             Self::Hive(catalog) => catalog.create(table, creation).await,
             Self::Sql(catalog) => catalog.create(table, creation).await,
             Self::Glue(catalog) => Box::pin(catalog.create(table, creation)).await,
             Self::Rest(catalog) => Box::pin(catalog.create(table, creation)).await,
             Self::S3Tables(catalog) => Box::pin(catalog.create(table, creation)).await,
-        }
+        }?;
+        faults::reach("catalog.create.done").await?;
+        Ok(created)
     }
 
     /// Changes the table if it is still `base` and meets the requirements; gives what it is then.
@@ -148,14 +159,17 @@ impl Catalog {
         requirements: Vec<TableRequirement>,
         updates: Vec<TableUpdate>,
     ) -> Result<Loaded, CommitError> {
-        match self {
+        faults::reach("catalog.commit").await.map_err(CommitError::before)?;
+        let committed = match self {
             Self::Filesystem(catalog) => catalog.commit(table, base, requirements, updates).await,
             Self::Hive(catalog) => catalog.commit(table, base, requirements, updates).await,
             Self::Sql(catalog) => catalog.commit(table, base, requirements, updates).await,
             Self::Glue(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
             Self::Rest(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
             Self::S3Tables(catalog) => Box::pin(catalog.commit(table, base, requirements, updates)).await,
-        }
+        }?;
+        faults::reach("catalog.commit.done").await.map_err(CommitError::Unknown)?;
+        Ok(committed)
     }
 
     /// Whether [`Catalog::commit_together`] is offered; known once a table has been loaded.
@@ -165,14 +179,17 @@ impl Catalog {
 
     /// Changes all of these tables if each meets its requirements, or none.
     pub(crate) async fn commit_together(&self, requests: Vec<(TableName, Request)>) -> Result<(), CommitError> {
+        faults::reach("catalog.commit_together").await.map_err(CommitError::before)?;
         match self {
             Self::Rest(catalog) => Box::pin(catalog.commit_together(requests)).await,
             _ => Err(Error::new(Kind::Config, "this kind of catalog commits each table by itself").into()),
-        }
+        }?;
+        faults::reach("catalog.commit_together.done").await.map_err(CommitError::Unknown)
     }
 
     /// Forgets a table and removes its files; one that is not there is fine.
     pub(crate) async fn drop_table(&self, table: &TableName) -> Result<()> {
+        faults::reach("catalog.drop").await?;
         match self {
             Self::Filesystem(catalog) => catalog.drop_table(table).await,
             Self::Hive(catalog) => catalog.drop_table(table).await,
@@ -180,7 +197,8 @@ impl Catalog {
             Self::Glue(catalog) => Box::pin(catalog.drop_table(table)).await,
             Self::Rest(catalog) => Box::pin(catalog.drop_table(table)).await,
             Self::S3Tables(catalog) => Box::pin(catalog.drop_table(table)).await,
-        }
+        }?;
+        faults::reach("catalog.drop.done").await
     }
 }
 

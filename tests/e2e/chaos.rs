@@ -1,0 +1,389 @@
+//! Seeded chaos: work and changes of shape go on while runs are killed, servers crash, connections break, the store goes away and steps fail; in the
+//! end the destination has what the database has.
+//!
+//! A seed gives a log of rounds, each of which says what is done; the log is played, and kept as a file when it fails (beside the build, its name is
+//! in the message), so that it can be played again: `LAKEWARD_CHAOS_LOG=FILE ./build.sh test --test e2e chaos::replay`. Logs in `tests/chaos/` are
+//! played by every run of the tests: that is where those belong which have found something. `./build.sh chaos --minutes M` plays seed after seed.
+
+use super::capture;
+use crate::support::dice::Dice;
+use crate::support::lakeward::{Job, Outcome, exit};
+use crate::support::postgres::{Database, PASSWORD, Server};
+use crate::support::proxy::Proxy;
+use crate::support::readback::{assert_all_same_iceberg, python};
+use crate::support::s3::ObjectStore;
+use crate::support::wait_until;
+use crate::support::workload::{Shapes, TABLES, transaction};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// What a log says: where to, and what is done.
+#[derive(Debug, Serialize, Deserialize)]
+struct Log {
+    seed: u64,
+    /// Iceberg tables that follow, or a log of changes in an object store.
+    iceberg: bool,
+    /// Keys of the destination's writer.
+    writer: Value,
+    /// Whether the slot sends transactions when they are prepared.
+    two_phase: bool,
+    rounds: Vec<Round>,
+}
+
+/// A run, what goes on in the database meanwhile, and what happens to it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Round {
+    /// Two sessions' statements.
+    sessions: [Vec<String>; 2],
+    /// Whether the run goes on until it is told to stop.
+    follow: bool,
+    /// Steps that fail (`writers/faults.rs`).
+    faults: String,
+    /// From the start of the run, in milliseconds.
+    after_ms: u64,
+    disturbance: Disturbance,
+    /// Whether the run comes to its end, or is killed.
+    ends: bool,
+    /// Whether everything is brought to rest then, and compared.
+    compare: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Disturbance {
+    None,
+    /// PostgreSQL dies and recovers.
+    ServerCrash,
+    /// PostgreSQL is restarted in order.
+    ServerRestart,
+    /// All connections end.
+    NetworkEnds,
+    /// All connections fall silent.
+    NetworkSilent,
+    /// Every answer takes some milliseconds.
+    NetworkSlow,
+    /// No connection can be made for a while.
+    NetworkAway,
+    /// The sessions of the source are ended by an administrator.
+    Terminated,
+    /// The object store does not answer for a while.
+    StoreAway,
+}
+
+const DISTURBANCES: [Disturbance; 12] = [
+    Disturbance::None,
+    Disturbance::None,
+    Disturbance::None,
+    Disturbance::ServerCrash,
+    Disturbance::ServerRestart,
+    Disturbance::NetworkEnds,
+    Disturbance::NetworkEnds,
+    Disturbance::NetworkSilent,
+    Disturbance::NetworkSlow,
+    Disturbance::NetworkAway,
+    Disturbance::Terminated,
+    Disturbance::StoreAway,
+];
+
+/// Steps that are made to fail; what a run reaches is found by the crash matrix (`crashes.rs`).
+const STEPS: [&str; 16] = [
+    "storage.upload",
+    "storage.finish",
+    "storage.finish.done",
+    "storage.put",
+    "storage.put.done",
+    "storage.create",
+    "storage.create.done",
+    "storage.get",
+    "storage.list",
+    "catalog.load",
+    "catalog.commit",
+    "catalog.commit.done",
+    "state.save",
+    "state.save.done",
+    "source.acknowledge",
+    "source.snapshot",
+];
+
+impl Log {
+    fn of(seed: u64, rounds: usize) -> Self {
+        let mut dice = Dice::new(seed);
+        let iceberg = !dice.one_in(3);
+        let writer = match iceberg {
+            true => json!({"delete_files": *dice.pick(&["equality", "position", "position"])}),
+            false => json!({}),
+        };
+        let two_phase = dice.one_in(2);
+        let mut shapes = Shapes::new("chaos");
+        let rounds = (0..rounds).map(|number| Round::of(&mut dice, &mut shapes, iceberg, number)).collect();
+        Self { seed, iceberg, writer, two_phase, rounds }
+    }
+}
+
+impl Round {
+    fn of(dice: &mut Dice, shapes: &mut Shapes, iceberg: bool, number: usize) -> Self {
+        let mut first = Vec::new();
+        for _ in 0..=dice.below(4) {
+            first.extend((0..dice.below(6)).map(|_| transaction(dice)));
+            // What a log cannot say (a default for rows that are there) stops it: that is told elsewhere.
+            if iceberg && number > 0 {
+                first.extend(shapes.next(dice));
+            }
+        }
+        first.extend(shapes.decide(dice));
+        let second = (0..dice.below(20)).map(|_| transaction(dice)).collect();
+        let faults = match dice.below(3) {
+            0 => {
+                let fault = *dice.pick(&["crash", "crash", "fail", "refuse", "slow:300"]);
+                format!("{}#{}={fault}", dice.pick(&STEPS), 1 + dice.below(6))
+            }
+            _ => String::new(),
+        };
+        let follow = number > 0 && dice.one_in(2);
+        Self {
+            sessions: [first, second],
+            follow,
+            faults,
+            after_ms: dice.below(if follow { 3000 } else { 1500 }) as u64,
+            disturbance: *dice.pick(&DISTURBANCES),
+            ends: dice.one_in(3),
+            compare: number % 4 == 3,
+        }
+    }
+}
+
+/// What the log is played on.
+struct World {
+    server: Server,
+    database: Database,
+    proxy: Proxy,
+    store: ObjectStore,
+    job: Job,
+    kills: usize,
+    comparisons: usize,
+}
+
+impl World {
+    fn of(log: &Log) -> Self {
+        let server = Server::own();
+        let database = server.database("chaos");
+        database.sql(TABLES);
+        database.sql(&format!("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'", database.sql("SELECT current_database()")));
+        database.sql(&format!("SELECT pg_create_logical_replication_slot('chaos', 'pgoutput', false, {}); CREATE PUBLICATION chaos_pub FOR TABLE a, b, p WITH (publish_via_partition_root = true)", log.two_phase));
+        let (proxy, store) = (Proxy::start(database.port), ObjectStore::conditional());
+        let job = capture::job(&database, "chaos", log.iceberg.then(|| log.writer.clone()));
+        if !log.iceberg {
+            job.write_destination(store.writer());
+        }
+        job.edit("source.json", |source| {
+            let through = database.source_tcp("postgres", PASSWORD);
+            source.as_object_mut().expect("an object").extend(through.as_object().expect("an object").clone());
+            source["port"] = json!(proxy.port);
+            source["update_method"]["on_detach"] = json!("reload");
+            source["jdbc_url_params"] = json!({"keepalives_idle": "2", "keepalives_interval": "1", "keepalives_count": "2"});
+            source["retry_count"] = json!(1);
+        });
+        // From here on the columns' numbers are known.
+        job.sync().succeeded();
+        Self { server, database, proxy, store, job, kills: 0, comparisons: 0 }
+    }
+
+    fn arguments(&self, follow: bool) -> Vec<&'static str> {
+        let mut arguments = if self.job.path("state.json").exists() { Job::RESUME.to_vec() } else { Job::SYNC.to_vec() };
+        if follow {
+            arguments.extend(["--follow", "--commit-interval", "200ms"]);
+        }
+        arguments
+    }
+
+    fn play(&mut self, round: &Round, iceberg: bool) {
+        let work = round.sessions.clone().map(|statements| {
+            let database = self.server.same(&self.database);
+            // What fails because the server is away is work that was not done.
+            std::thread::spawn(move || statements.iter().for_each(|sql| drop(database.run(sql))))
+        });
+        let mut command = self.job.command(&self.arguments(round.follow));
+        command.env("LAKEWARD_FAULTS", &round.faults);
+        let mut running = self.job.start_command(command);
+        std::thread::sleep(Duration::from_millis(round.after_ms));
+        self.disturb(round.disturbance);
+        std::thread::sleep(Duration::from_millis(if round.ends { 500 } else { 0 }));
+        self.heal();
+        if round.ends && round.follow {
+            running.signal_if_running("TERM");
+        }
+        let outcome = if round.ends { running.finish_within(Duration::from_secs(120)) } else { running.kill() };
+        self.kills += usize::from(outcome.code.is_none());
+        bearable(&outcome, round);
+        work.into_iter().for_each(|thread| thread.join().expect("the work"));
+        if round.compare {
+            self.come_to_rest();
+            self.compare(iceberg);
+        }
+    }
+
+    fn disturb(&self, disturbance: Disturbance) {
+        match disturbance {
+            Disturbance::None => {}
+            Disturbance::ServerCrash => self.server.crash(),
+            Disturbance::ServerRestart => self.server.control("restart -m fast"),
+            Disturbance::NetworkEnds => self.proxy.end(),
+            Disturbance::NetworkSilent => self.proxy.cut(),
+            Disturbance::NetworkSlow => {
+                self.proxy.slow(true);
+                std::thread::sleep(Duration::from_millis(700));
+            }
+            Disturbance::NetworkAway => {
+                self.proxy.away(true);
+                std::thread::sleep(Duration::from_millis(1500));
+            }
+            Disturbance::Terminated => drop(self.database.run(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE client_addr IS NOT NULL AND pid <> pg_backend_pid()",
+            )),
+            Disturbance::StoreAway => {
+                self.store.go_down();
+                std::thread::sleep(Duration::from_millis(1500));
+            }
+        }
+    }
+
+    fn heal(&self) {
+        self.proxy.slow(false);
+        self.proxy.away(false);
+        self.store.recover();
+    }
+
+    /// Nothing is open any more, and a run without any disturbance comes to its end.
+    fn come_to_rest(&self) {
+        // The server waits a minute for those who have fallen silent.
+        self.proxy.end();
+        let decided = "SELECT format('COMMIT PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database() \\gexec";
+        wait_until("the server takes part again", 60, || self.database.run(decided).is_ok());
+        let outcome = self.job.run(&self.arguments(false));
+        assert_eq!(outcome.code, Some(exit::DONE), "an undisturbed run: {}", outcome.stderr);
+    }
+
+    fn compare(&mut self, iceberg: bool) {
+        self.comparisons += 1;
+        let catalog = self.job.read("streams.json");
+        if iceberg {
+            // What the columns are called now; the chosen streams stay as they are.
+            std::fs::remove_file(self.job.path("streams.json")).expect("remove");
+            self.job.discover();
+            assert_all_same_iceberg(&self.job, &self.database, &["public.a", "public.b", "public.p"]);
+            self.job.write("streams.json", &catalog);
+            return;
+        }
+        for (table, key) in [("a", "id"), ("b", "k1, k2")] {
+            let columns = if table == "a" { "id, v, n::text, big" } else { "k1, k2, x::text" };
+            let order = if table == "a" { "id" } else { "k1, k2 COLLATE \"C\"" };
+            let sql = format!("SELECT coalesce(json_agg(json_build_array({columns}) ORDER BY {order}), '[]') FROM {table}");
+            let expected: Value = serde_json::from_str(&self.database.sql(&sql)).expect("JSON");
+            let files = crate::support::lakeward::published(&self.job.table_folder(&self.store.files_root(), &format!("public.{table}")));
+            let key: Vec<&str> = key.split(", ").collect();
+            let names: Vec<&str> = columns.split(", ").map(|column| column.trim_end_matches("::text")).collect();
+            let found = python(FOLD, &json!({"files": files, "key": key, "columns": names}));
+            assert_eq!(found["twice"], json!([]), "changes of {table} that came twice");
+            assert_eq!(found["rows"], expected, "{table}");
+        }
+    }
+}
+
+/// What a reader makes of a log: rows in the order of the log, large values that a change left as they were from the row before.
+const FOLD: &str = "
+import json, sys, collections
+import pyarrow as pa, pyarrow.parquet as pq
+job = json.load(sys.stdin)
+log = pa.concat_tables([pq.read_table(file) for file in job['files']], promote_options='default').to_pylist()
+log.sort(key=lambda row: row['_cdc_order'])
+orders = collections.Counter(row['_cdc_order'] for row in log if row['_op_type'] != 'r')
+table, gone = {}, None
+for row in log:
+    key = tuple(row[name] for name in job['key'])
+    if row['_op_type'] == 't':
+        table.clear()
+    elif row['_op_type'] == 'd':
+        gone = table.pop(key)
+    else:
+        kept = row['_unchanged_columns']
+        before = (gone if row['_op_type'] == 'c' else table[key]) if kept else None
+        table[key] = row | {name: before[name] for name in kept.split(',')} if kept else row
+say = lambda value: value if value is None or isinstance(value, (int, str)) else format(value, 'f')
+print(json.dumps({'twice': [order for order, times in orders.items() if times > 1][:5],
+                  'rows': [[say(table[key][name]) for name in job['columns']] for key in sorted(table)]}))";
+
+/// A run that was disturbed may fail, and says why; it must not take itself for broken, nor the destination, the state or the configuration.
+fn bearable(outcome: &Outcome, round: &Round) {
+    let codes = [None, Some(exit::DONE), Some(exit::SOURCE), Some(exit::DESTINATION), Some(exit::INTERRUPTED)];
+    // A step that saves the state is made to fail as one of the destination.
+    let fine = codes.contains(&outcome.code) && !outcome.stderr.contains("panicked") && !outcome.stderr.contains("lose rows or double");
+    assert!(fine, "code {:?} in {round:?}: {}", outcome.code, outcome.stderr);
+}
+
+/// Plays a log; one that fails is kept.
+fn play(log: &Log) -> World {
+    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{}.json", log.seed));
+    std::fs::write(&kept, serde_json::to_vec_pretty(log).expect("JSON")).expect("keep the log");
+    eprintln!("chaos: seed {}, its log is {}", log.seed, kept.display());
+    let mut world = World::of(log);
+    for round in &log.rounds {
+        world.play(round, log.iceberg);
+    }
+    std::fs::remove_file(kept).expect("remove the log");
+    world
+}
+
+fn read(path: &Path) -> Log {
+    serde_json::from_slice(&std::fs::read(path).expect("read the log")).expect("a log of chaos")
+}
+
+/// Two seeds for ever, and one that nobody has seen.
+#[test]
+fn seeds_pass() {
+    for seed in [1, 2, Dice::seed()] {
+        play(&Log::of(seed, 8));
+    }
+}
+
+/// Logs that have found something once.
+#[test]
+fn kept_logs_pass() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chaos"));
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        play(&read(&entry.expect("an entry").path()));
+    }
+}
+
+/// Plays the log that LAKEWARD_CHAOS_LOG names.
+#[test]
+fn replay() {
+    if let Some(path) = std::env::var_os("LAKEWARD_CHAOS_LOG") {
+        play(&read(Path::new(&path)));
+    }
+}
+
+/// Plays seed after seed for LAKEWARD_CHAOS_MINUTES; with LAKEWARD_PROOF=FOLDER what was survived is counted there.
+#[test]
+fn for_minutes() {
+    let Some(minutes) = std::env::var("LAKEWARD_CHAOS_MINUTES").ok().and_then(|minutes| minutes.parse::<u64>().ok()) else { return };
+    let (begun, first) = (Instant::now(), Dice::seed());
+    let (mut seeds, mut kills, mut comparisons, mut rounds) = (0, 0, 0, 0);
+    let mut disturbances = std::collections::BTreeMap::<String, usize>::new();
+    while begun.elapsed() < Duration::from_secs(60 * minutes) {
+        let log = Log::of(first + seeds, 12);
+        let world = play(&log);
+        seeds += 1;
+        (kills, comparisons, rounds) = (kills + world.kills, comparisons + world.comparisons, rounds + log.rounds.len());
+        for round in &log.rounds {
+            *disturbances.entry(format!("{:?}", round.disturbance)).or_default() += 1;
+        }
+        eprintln!("seed {} survived: {} of {minutes} minutes", first + seeds - 1, begun.elapsed().as_secs() / 60);
+    }
+    if let Some(folder) = std::env::var_os("LAKEWARD_PROOF") {
+        let report = json!({"minutes": begun.elapsed().as_secs() / 60, "first_seed": first, "seeds": seeds, "rounds": rounds, "deaths": kills,
+                            "comparisons": comparisons, "disturbances": disturbances});
+        std::fs::write(Path::new(&folder).join("chaos.json"), report.to_string()).expect("write the report");
+    }
+}
