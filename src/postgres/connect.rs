@@ -1,5 +1,6 @@
 //! Opening sessions: hosts, TLS, authentication, session settings. One implementation for both clients.
 
+use super::sign_of_life::Silence;
 use super::startup::{self, Hold};
 use super::transport::Keepalive;
 use super::transport::{self, Encryption, Failure, Stream};
@@ -98,6 +99,7 @@ pub struct Session {
     version: u32,
     pooled: bool,
     ended: Arc<OnceLock<Error>>,
+    silence: Arc<Silence>,
     task: JoinHandle<()>,
 }
 
@@ -293,6 +295,14 @@ async fn prepare(mut connection: wire::Connection, options: &ConnectOptions) -> 
     let rows = connection.simple(&connection.settings(options, false)).await.map_err(|e| e.doing("set session parameters"))?;
     let standby = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
     primary(options, standby)?;
+    let pooled = rows.first().and_then(|row| row.first()).and_then(Option::as_deref) == Some("t");
+    if connection.mode() == Mode::Replication {
+        // A pooler gives it a server connection of its own, and a number that is not that one's.
+        let rows = connection.simple("SELECT pg_backend_pid()").await.map_err(|e| e.doing("ask for the process"))?;
+        connection.serve(rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok()));
+    } else if !pooled {
+        connection.serve(Some(connection.backend_pid()));
+    }
     Ok(connection)
 }
 
@@ -312,6 +322,8 @@ async fn open_session(options: &ConnectOptions, host: &Host, ssh: Option<&Arc<Ss
         session.execute("BEGIN READ ONLY").await.map_err(pooler::explain)?;
         let sql = startup::settings(options, session.version, Hold::Transaction, false);
         session.execute(&sql).await.map_err(|e| e.doing("set session parameters"))?;
+    } else if process != 0 {
+        session.silence.serve(process);
     }
     Ok(session)
 }
@@ -336,13 +348,26 @@ async fn login_session(stream: Stream, options: &ConnectOptions) -> Result<Sessi
     }
     // "TLS without asking for it": the stream is what it is, and login learns the channel binding from it.
     config.ssl_mode(tokio_postgres::config::SslMode::Require).ssl_negotiation(tokio_postgres::config::SslNegotiation::Direct);
+    let silence = Arc::new(Silence::default());
+    let stream = Heard { stream, silence: silence.clone() };
     let (client, mut connection) = checked(config.connect_raw(stream, Established).await)?;
     let version = startup::version_number(connection.parameter("server_version").unwrap_or(""));
     let ended = Arc::new(OnceLock::new());
     let task = tokio::spawn({
-        let ended = ended.clone();
+        let (ended, silence, options) = (ended.clone(), silence.clone(), options.clone());
         async move {
-            while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            let mut broken = std::pin::pin!(silence.broken(&options));
+            loop {
+                let message = tokio::select! {
+                    biased;
+                    message = std::future::poll_fn(|cx| connection.poll_message(cx)) => message,
+                    error = &mut broken => {
+                        tracing::debug!("a database session is given up: {error}");
+                        let _ = ended.set(error);
+                        break;
+                    }
+                };
+                let Some(message) = message else { break };
                 match message {
                     Ok(AsyncMessage::Notice(report)) => wire::notice(report.severity(), report.message()),
                     Ok(_) => {}
@@ -357,7 +382,39 @@ async fn login_session(stream: Stream, options: &ConnectOptions) -> Result<Sessi
             }
         }
     });
-    Ok(Session { client, version, pooled: false, ended, task })
+    Ok(Session { client, version, pooled: false, ended, silence, task })
+}
+
+/// A stream that notes when something is sent and heard.
+struct Heard {
+    stream: Stream,
+    silence: Arc<Silence>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.silence.heard(&buf.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.silence.sent();
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Tells `tokio-postgres` that encryption has been taken care of.
@@ -379,9 +436,9 @@ where
     }
 }
 
-impl tokio_postgres::tls::TlsStream for Carrier<Stream> {
+impl tokio_postgres::tls::TlsStream for Carrier<Heard> {
     fn channel_binding(&self) -> tokio_postgres::tls::ChannelBinding {
-        match self.0.certificate().and_then(tls::channel_binding) {
+        match self.0.stream.certificate().and_then(tls::channel_binding) {
             Some(data) => tokio_postgres::tls::ChannelBinding::tls_server_end_point(data),
             None => tokio_postgres::tls::ChannelBinding::none(),
         }

@@ -100,16 +100,16 @@ impl Statements {
 
 /// A change that has not been handed over before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row<'a> {
+pub struct Row<'a> {
     /// The log position it belongs to, as in the replication protocol.
-    pub(super) position: Lsn,
+    pub position: Lsn,
     /// The plugin's message.
-    pub(super) message: &'a [u8],
+    pub message: &'a [u8],
 }
 
 /// Tells new rows from old ones.
 #[derive(Debug, Default)]
-pub(super) struct Sieve {
+pub struct Sieve {
     reached: Lsn,
     /// Whether the header of this answer has been read.
     begun: bool,
@@ -120,43 +120,43 @@ pub(super) struct Sieve {
 
 impl Sieve {
     /// Everything that was committed before `reached` is old.
-    pub(super) fn new(reached: Lsn) -> Self {
+    pub fn new(reached: Lsn) -> Self {
         Self { reached, ..Self::default() }
     }
 
     /// What was committed before it has been handed over.
-    pub(super) fn reached(&self) -> Lsn {
+    pub fn reached(&self) -> Lsn {
         self.reached
     }
 
     /// Nothing new lies before `position`.
-    pub(super) fn reach(&mut self, position: Lsn) {
+    pub fn reach(&mut self, position: Lsn) {
         self.reached = self.reached.max(position);
     }
 
     /// An answer begins.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         (self.begun, self.old, self.rows) = (false, false, 0);
     }
 
     /// Changes in this answer so far, old and new.
-    pub(super) fn rows(&self) -> u64 {
+    pub fn rows(&self) -> u64 {
         self.rows
     }
 
     /// Whether the rows that follow are old, up to the end of their transaction.
-    pub(super) fn is_old(&self) -> bool {
+    pub fn is_old(&self) -> bool {
         self.old
     }
 
     /// A row was not looked at.
-    pub(super) fn pass_over(&mut self) {
+    pub fn pass_over(&mut self) {
         self.rows += 1;
     }
 
     /// Takes a CopyData message, which is one row (manual, "COPY Operations"), the header in front of the first one, or the
     /// trailer; gives the change, if it is new. The slot must not be where nobody has told it to be: [`moved`].
-    pub(super) fn take<'a>(&mut self, slot: &str, payload: &'a [u8]) -> Result<Option<Row<'a>>> {
+    pub fn take<'a>(&mut self, slot: &str, payload: &'a [u8]) -> Result<Option<Row<'a>>> {
         let mut body = Body(payload);
         if !self.begun {
             skip_header(&mut body)?;

@@ -11,7 +11,7 @@ use super::frame::{self, BUFFER_BYTES, Body, Buffer, HEADER_BYTES, Header, Repor
 use super::startup::{self, Hold, unexpected};
 use super::transport::{self, Encryption, Keepalive, Stream};
 use super::tunnel::{Lane, Tunnel};
-use super::{connect, sqlstate};
+use super::{connect, sign_of_life, sqlstate};
 use crate::error::{Context, Error, Result};
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -37,6 +37,9 @@ pub struct Connection {
     tunnel: Option<Tunnel>,
     keepalive: Keepalive,
     timeout: Duration,
+    options: Box<ConnectOptions>,
+    /// The server's process, if it may be asked after.
+    process: Option<i32>,
 }
 
 /// What a session is for.
@@ -74,6 +77,8 @@ impl Connection {
             tunnel: options.tunnel.clone(),
             keepalive: options.keepalive,
             timeout: options.connect_timeout,
+            options: Box::new(options.clone()),
+            process: None,
         };
         startup::login(&mut connection, options, mode).await?;
         connection.state = State::Idle;
@@ -152,6 +157,15 @@ impl Connection {
     /// The server's version as a number, 150018 for 15.18; 0 if the server told none.
     pub fn server_version(&self) -> u32 {
         startup::version_number(self.parameter("server_version").unwrap_or(""))
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// From now on the server may be asked after this process.
+    pub(super) fn serve(&mut self, process: Option<i32>) {
+        self.process = process;
     }
 
     /// The process that serves this session, as in `pg_stat_activity`.
@@ -260,6 +274,23 @@ impl Connection {
         }
     }
 
+    /// [`Connection::fill`] while an answer is to come: a server that says nothing is asked after ([`sign_of_life`]).
+    async fn fill_soon(&mut self) -> Result<usize> {
+        let Some(process) = self.process else { return self.fill().await };
+        loop {
+            match tokio::time::timeout(sign_of_life::patience(&self.options), self.fill()).await {
+                Ok(filled) => return filled,
+                Err(_) => {
+                    // What has come meanwhile waits in the socket: one more look, then.
+                    if let Some(error) = sign_of_life::given_up(&self.options, process, || true).await {
+                        let last = tokio::time::timeout(Duration::from_millis(10), self.fill()).await;
+                        return last.unwrap_or_else(|_| Err(self.broken(error)));
+                    }
+                }
+            }
+        }
+    }
+
     /// The next message outside of COPY; errors end the call.
     pub(super) async fn next(&mut self) -> Result<(u8, Vec<u8>)> {
         loop {
@@ -275,7 +306,7 @@ impl Connection {
                 {
                     return Err(self.broken(Error::source_db(format!("the answer is larger than {} MiB", RESULT_BYTES_MAX >> 20))));
                 }
-                self.fill().await?;
+                self.fill_soon().await?;
                 continue;
             };
             self.buffer.consume(header.message_bytes());

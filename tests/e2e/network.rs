@@ -85,6 +85,34 @@ fn a_network_that_falls_silent() {
     job.assert_no_leftovers();
 }
 
+/// A session that waits for an answer in a network that swallows everything: as long as the server works it is waited for, and no longer.
+#[test]
+fn an_answer_that_does_not_come() {
+    let database = Server::shared().database("unanswered");
+    leaves(&database);
+    let proxy = Proxy::start(database.port);
+    let job = job(&database, &[proxy.port], 0);
+    job.edit("source.json", |source| {
+        source["jdbc_url_params"] = json!({"keepalives_idle": "1", "keepalives_interval": "1", "keepalives_count": "3"});
+        source["lock_timeout_s"] = json!(60);
+    });
+    let mut holder = database.session();
+    holder.sql("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE");
+    let mut run = job.start(&Job::SYNC);
+    wait_until("the run waits for the lock", 20, || {
+        database.sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass") != "0"
+    });
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!run.is_over(), "a server that works is waited for");
+    proxy.cut();
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!run.is_over(), "a server that works is waited for, though it cannot be heard");
+    holder.sql("COMMIT");
+    run.finish_within(Duration::from_secs(20)).failed(exit::SOURCE, &["no answer for 1 s", "does not work on it any more"]);
+    job.sync().succeeded();
+    assert_eq!(assert_same(&job, &database, "public.t").rows, ROWS);
+}
+
 #[test]
 fn a_server_that_restarts() {
     let server = Server::own();
