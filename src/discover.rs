@@ -39,8 +39,8 @@ impl Default for DiscoverOptions {
 
 /// The catalog file for `catalog`, with every stream chosen for a full refresh.
 ///
-/// One exception: a partition whose parent is a stream too is listed but not chosen, because the parent's rows are its partitions'
-/// rows, and choosing both would copy them twice. Column names are kept as they are. Table names are reformatted as OLake does; where
+/// Exceptions: a partition whose parent is a stream too is listed but not chosen, because the parent's rows are its partitions'
+/// rows, and choosing both would copy them twice; so is a table without columns, which no file can hold. Column names are kept as they are. Table names are reformatted as OLake does; where
 /// two would become one, those that are not already in that form get a suffix made from their full name, so that a name does not
 /// depend on which other tables exist besides the one it collides with.
 pub fn to_streams(catalog: &Catalog, options: &DiscoverOptions) -> Result<StreamsFile> {
@@ -55,7 +55,7 @@ pub fn to_streams(catalog: &Catalog, options: &DiscoverOptions) -> Result<Stream
     for (table, (database, name)) in tables {
         let comes_with_parent = table.partition_of.iter().any(|(namespace, name)| listed.contains(&(namespace.as_str(), name.as_str())));
         let unwanted_view = table.kind == RelationKind::View && !options.select_views;
-        if !comes_with_parent && !unwanted_view {
+        if !comes_with_parent && !unwanted_view && !table.columns.is_empty() {
             let mut metadata = metadata(table);
             metadata.filter_config = incremental.get(&id(table)).and_then(|wanted| since(wanted));
             selected.entry(table.namespace.clone()).or_default().push(metadata);

@@ -37,6 +37,9 @@ async fn discover(flags: &Flags) -> Result<()> {
     for warning in &found.warnings {
         tracing::warn!("{warning}");
     }
+    for table in found.tables.iter().filter(|table| table.columns.is_empty()) {
+        tracing::warn!("{}.{} has no columns: it is listed, and not chosen", table.namespace, table.name);
+    }
     if found.tables.is_empty() {
         return Err(Error::source_db(format!("no tables found in database {:?}", options.database))
             .hint("check schemas, include_tables and exclude_tables in source.json, and that the user may read the tables (GRANT SELECT, GRANT USAGE ON SCHEMA)"));

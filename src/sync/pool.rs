@@ -314,10 +314,20 @@ async fn settle_streams<T: Table>(shared: &Shared<T>, indexes: Vec<usize>, expor
         group.push(Settlement { plan: &stream.plan, table: &stream.table, parts, how: shared.aims[*index].how, mark, takes_away: false });
     }
     let outcomes = settle(group, shared.together, keeper, committed).await?;
-    for ((index, stats), _) in indexes.into_iter().zip(stats).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+    let mut failure = None;
+    for ((index, stats), outcome) in indexes.into_iter().zip(stats).zip(outcomes) {
         let stream = &shared.streams[index];
-        stream.meter.committed(stats);
-        tracing::info!("{}: {} rows in {} files, {} bytes", stream.plan.id, stats.rows, stats.files, stats.bytes);
+        match outcome {
+            Ok(()) => {
+                stream.meter.committed(stats);
+                tracing::info!("{}: {} rows in {} files, {} bytes", stream.plan.id, stats.rows, stats.files, stats.bytes);
+            }
+            Err(error) if concerns_one_table(&error) => {
+                tracing::error!("{error}");
+                stream.meter.fail(error);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
     }
-    outcomes.into_iter().collect()
+    failure.map_or(Ok(()), Err)
 }
