@@ -9,7 +9,7 @@ mod peak;
 use fuzz::catalogue::{CASES, Case, seeds_of};
 use fuzz::checks::{self, COLUMNS, Outcome};
 use fuzz::streams::{HEADER, stream};
-use fuzz::{files, messages};
+use fuzz::{files, lake, messages, server};
 use lakeward::error::Kind;
 use lakeward::types::Wire;
 use peak::peak_of;
@@ -18,19 +18,21 @@ use std::path::PathBuf;
 
 type Check = fn(&[u8]) -> Outcome;
 
-const TARGETS: [(&str, Check); 6] = [
+const TARGETS: [(&str, Check); 8] = [
     ("value", checks::value),
     ("copy_binary", checks::copy_binary),
     ("copy_text", checks::copy_text),
     ("column_type", checks::column_type),
     ("pgoutput", messages::pgoutput),
     ("files", files::files),
+    ("server", server::server),
+    ("lake", lake::lake),
 ];
 
 /// Runs one input under a target's promises; says whether it was accepted.
 fn hold(check: Check, input: &[u8]) -> bool {
     let (outcome, peak) = peak_of(|| check(input));
-    assert!(peak <= outcome.bound, "{peak} bytes for an input of {}, {} at most: {input:02x?}", input.len(), outcome.bound);
+    assert!(peak <= outcome.bound, "{peak} bytes for an input of {}, {} at most: {}", input.len(), outcome.bound, hex(input));
     outcome.decoded
 }
 
@@ -236,6 +238,26 @@ fn damaged_messages_of_logical_replication_leave_the_parser_whole() {
     assert!(runner.runs > 250, "{}", runner.runs);
 }
 
+#[test]
+fn damaged_files_of_a_destination_and_answers_of_a_server_are_refused() {
+    for (target, check, parts) in [("lake", lake::lake as Check, 400), ("server", server::server, usize::MAX)] {
+        let mut runner = Runner::new(check);
+        let mut random = Random(0x1A_6E57);
+        for entry in fs::read_dir(corpus(target)).expect("the corpus") {
+            let input = fs::read(entry.expect("an entry").path()).expect("a file");
+            let mut every = 0..;
+            // Of a large file, some of the damages.
+            let nth = 1 + input.len() * 5 / parts;
+            damage(&input[1..], &mut random, &mut |bytes| {
+                if every.next().is_some_and(|at: usize| at.is_multiple_of(nth)) {
+                    runner.run(&[&input[..1], bytes].concat());
+                }
+            });
+        }
+        assert!(runner.runs > 1000 && runner.decoded > 50, "{target}: {} of {} are accepted", runner.decoded, runner.runs);
+    }
+}
+
 fn write_seeds() {
     for (name, input) in recordings().into_iter().filter(|(name, _)| name.starts_with("15-") || name.starts_with("18-")) {
         fs::create_dir_all(corpus("pgoutput")).expect("a folder");
@@ -276,6 +298,33 @@ fn write_seeds() {
     for (at, case) in CASES.iter().enumerate().filter(|(at, _)| at % 40 == 0) {
         write("column_type", &format!("type-{at}"), case.wanted.to_string().as_bytes());
     }
+    // Messages of the protocol, each with its type and length.
+    let message = |tag: u8, body: &[u8]| [&[tag], &(body.len() as u32 + 4).to_be_bytes()[..], body].concat();
+    let report = message(b'E', b"SERROR\0VFATAL\0C57P01\0Mterminating connection\0Dby an administrator\0Htry again\0\0");
+    let data = message(b'D', b"\0\x03\0\0\0\x011\xff\xff\xff\xff\0\0\0\0");
+    let insert = [&b"w\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\x01\0\0\0\0\0\0\0\x02I"[..], &[0; 8]].concat();
+    let keepalive = b"k\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x09\x01";
+    let rest = [message(b'S', b"server_version\x0015.18\0"), message(b'C', b"SELECT 3\0"), message(b'Z', b"I")].concat();
+    for (name, messages) in [
+        ("error", report.clone()),
+        ("row", data.clone()),
+        ("replication", [message(b'd', &insert), message(b'd', keepalive)].concat()),
+        ("many", [data, report, rest].concat()),
+    ] {
+        write("server", name, &[&[12], &messages[..]].concat());
+    }
+    let peeked = |header: bool, message: &[u8]| {
+        let mut row = if header { b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec() } else { Vec::new() };
+        row.extend(b"\0\x03\0\0\0\x08\0\0\0\0\0\x20\0\0");
+        row.extend((message.len() as u32).to_be_bytes());
+        row.extend(message);
+        row.extend(b"\0\0\0\x08\0\0\0\0\0\x01\0\0");
+        [&(row.len() as u16).to_be_bytes()[..], &row].concat()
+    };
+    let begin = [&b"B\0\0\0\0\0\x20\0\0"[..], &[0; 12]].concat();
+    let commit = [&b"C\0\0\0\0\0\0\x20\0\0\0\0\0\0\0\x20\0\x30"[..], &[0; 8]].concat();
+    let rows = [peeked(true, &begin), peeked(false, b"I\0\0\x40\0N\0\x01t\0\0\0\x011"), peeked(false, &commit), b"\0\x02\xff\xff".to_vec()];
+    write("server", "polled", &[&[2], &rows.concat()[..]].concat());
     write("column_type", "quoted", b"struct< \"a \"\"b\"\"\" : list<decimal(12, 2)>, \xC3\xA4_1:map<string,string> >");
 }
 

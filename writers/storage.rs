@@ -300,7 +300,7 @@ impl Storage {
                         fuse.burn("storage.delete")?;
                         disk::remove(&disk::below(&root, path))?;
                     }
-                    Ok(())
+                    faults::step("storage.delete.done")
                 })
                 .await
             }
@@ -322,6 +322,7 @@ impl Storage {
                         Err(error) => return Err(explain(error, "remove files", &self.root)),
                     }
                 }
+                faults::reach("storage.delete.done").await?;
                 spent
             }
         }
@@ -333,7 +334,8 @@ impl Storage {
             Place::Disk(root) => {
                 self.fuse.reach("storage.remove_folder").await?;
                 let folder = disk::below(root, folder);
-                disk::blocking(move || disk::remove_folder(&folder)).await
+                disk::blocking(move || disk::remove_folder(&folder)).await?;
+                faults::reach("storage.remove_folder.done").await
             }
             Place::Bucket(_) => {
                 let entries = self.list(folder).await?;
@@ -381,7 +383,8 @@ impl Storage {
         futures::stream::iter(copies.into_iter().map(Ok))
             .try_for_each_concurrent(REQUESTS_MAX, |(from, to)| async move {
                 self.fuse.reach("storage.copy").await?;
-                store.copy(&from, &to).await.map_err(|e| self.trouble(e, "copy", &from))
+                store.copy(&from, &to).await.map_err(|e| self.trouble(e, "copy", &from))?;
+                faults::reach("storage.copy.done").await
             })
             .await
     }

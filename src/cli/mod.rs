@@ -151,6 +151,7 @@ pub enum LogFormat {
 
 /// Runs the command line; the only place that decides the exit code.
 pub fn main() -> ExitCode {
+    keep_guarded_panics_quiet();
     let cli = Cli::parse();
     crate::memory::prepare_allocator(sync::memory_limit(&cli.flags));
     let screen = match log::start(&cli.flags) {
@@ -168,6 +169,16 @@ pub fn main() -> ExitCode {
     }
     screen.close();
     exit::code(&outcome)
+}
+
+/// What a damaged file makes a library do becomes an error, and is told as one.
+fn keep_guarded_panics_quiet() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !writers::is_guarded() {
+            print(panic);
+        }
+    }));
 }
 
 async fn run(cli: Cli, screen: &log::Screen) -> Result<()> {

@@ -6,7 +6,7 @@
 pub mod catalog;
 mod catalog_assembly;
 mod catalog_query;
-mod certificate;
+pub mod certificate;
 pub mod changes;
 pub mod connect;
 pub mod copy;
@@ -15,7 +15,7 @@ mod copy_line;
 pub mod decode;
 mod duplex;
 pub mod exported;
-pub(crate) mod frame;
+pub mod frame;
 mod gathering;
 pub mod lsn;
 mod pooler;

@@ -84,7 +84,11 @@ pub enum Event {
 }
 
 impl<'a> Received<'a> {
-    fn parse(payload: &'a [u8]) -> Result<Self> {
+    /// Reads the payload of a CopyData message ("Streaming Replication Protocol", XLogData and Primary keepalive message).
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Source`] for what no server sends.
+    pub fn parse(payload: &'a [u8]) -> Result<Self> {
         let mut body = Body(payload);
         match body.u8()? {
             b'w' => {

@@ -3,6 +3,7 @@
 //! An entry that is written again keeps its snapshot and its sequence numbers. Does not know snapshots.
 
 use super::io::{Files, inward};
+use crate::guard::{guarded, guarded_future};
 use crate::{Error, Kind, Result};
 use iceberg::spec::{
     DataFile, DataFileBuilder, FormatVersion, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestStatus, ManifestWriter,
@@ -10,6 +11,10 @@ use iceberg::spec::{
 };
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// What a length in a manifest may ask for, in bytes or in elements of a list: a damaged one must not ask for all of the memory. Writers put
+/// some 64 KiB into a block.
+const LENGTH_MAX: usize = 32 << 20;
 
 /// Names and writes the manifests of one commit.
 #[derive(Debug)]
@@ -129,18 +134,22 @@ pub(crate) async fn alive(files: &Files, manifest: &ManifestFile) -> Result<Vec<
 /// The entries of a manifest, with everything that they inherit from it.
 pub(crate) async fn all(files: &Files, manifest: &ManifestFile) -> Result<Vec<ManifestEntryRef>> {
     let reading = |e: iceberg::Error| inward(&e, Kind::Corrupt, &format!("read the manifest {}", manifest.manifest_path));
-    let (entries, _) = manifest.load_manifest(&files.io()).await.map_err(reading)?.into_parts();
-    let mut next_row = manifest.first_row_id;
+    apache_avro::util::max_allocation_bytes(LENGTH_MAX);
+    let doing = |e: Error| e.doing(format!("read the manifest {}", manifest.manifest_path));
+    let (entries, _) = guarded_future(manifest.load_manifest(&files.io())).await.map_err(doing)?.map_err(reading)?.into_parts();
+    numbered(entries, manifest.content, manifest.first_row_id).map_err(doing)
+}
+
+/// Version 3: files without a first row id follow each other (specification, "First Row ID Inheritance").
+fn numbered(entries: Vec<ManifestEntryRef>, content: ManifestContentType, mut next_row: Option<u64>) -> Result<Vec<ManifestEntryRef>> {
     let mut all = Vec::with_capacity(entries.len());
     for entry in entries {
-        // Version 3: files without a first row id follow each other (specification, "First Row ID Inheritance").
-        let rows = entry.data_file().record_count();
-        let inherits = manifest.content == ManifestContentType::Data
-            && entry.data_file().first_row_id().is_none()
-            && entry.status() != ManifestStatus::Deleted;
+        let inherits =
+            content == ManifestContentType::Data && entry.data_file().first_row_id().is_none() && entry.status() != ManifestStatus::Deleted;
         all.push(match next_row {
             Some(first) if inherits => {
-                next_row = Some(first + rows);
+                let next = first.checked_add(entry.data_file().record_count());
+                next_row = Some(next.ok_or_else(|| Error::new(Kind::Corrupt, "it has more rows than there are numbers"))?);
                 let mut entry = iceberg::spec::ManifestEntry::clone(&entry);
                 entry.data_file = with_first_row(&entry.data_file, first)?;
                 Arc::new(entry)
@@ -149,6 +158,23 @@ pub(crate) async fn all(files: &Files, manifest: &ManifestFile) -> Result<Vec<Ma
         });
     }
     Ok(all)
+}
+
+/// What is made of a manifest's bytes.
+#[cfg(feature = "faults")]
+pub(crate) fn parse(bytes: &[u8]) -> Result<()> {
+    apache_avro::util::max_allocation_bytes(LENGTH_MAX);
+    let manifest = guarded(|| iceberg::spec::Manifest::parse_avro(bytes))?.map_err(|e| inward(&e, Kind::Corrupt, "read a manifest"))?;
+    let content = *manifest.metadata().content();
+    numbered(manifest.into_parts().0, content, Some(1)).map(drop)
+}
+
+/// What is made of the bytes of a manifest list.
+#[cfg(feature = "faults")]
+pub(crate) fn parse_list(bytes: &[u8], version: FormatVersion) -> Result<()> {
+    apache_avro::util::max_allocation_bytes(LENGTH_MAX);
+    let list = guarded(|| iceberg::spec::ManifestList::parse_with_version(bytes, version))?;
+    list.map(drop).map_err(|e| inward(&e, Kind::Corrupt, "read a manifest list"))
 }
 
 /// All manifests of the current snapshot.
@@ -161,7 +187,9 @@ pub(crate) async fn current(files: &Files, metadata: &TableMetadata) -> Result<V
 pub(crate) async fn of(files: &Files, metadata: &TableMetadata, snapshot: &iceberg::spec::Snapshot) -> Result<Vec<ManifestFile>> {
     let location = snapshot.manifest_list();
     let data = files.expect(location).await.map_err(|e| e.doing("read the manifest list"))?;
-    let list = iceberg::spec::ManifestList::parse_with_version(&data, metadata.format_version());
+    apache_avro::util::max_allocation_bytes(LENGTH_MAX);
+    let list = guarded(|| iceberg::spec::ManifestList::parse_with_version(&data, metadata.format_version()))
+        .map_err(|e| e.doing(format!("read the manifest list {location}")))?;
     Ok(list.map_err(|e| inward(&e, Kind::Corrupt, &format!("read the manifest list {location}")))?.entries().to_vec())
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod deletes;
 mod evolve;
 mod expire;
 pub(crate) mod io;
-mod manifest;
+pub(crate) mod manifest;
 mod metrics;
 mod partition;
 mod preview;

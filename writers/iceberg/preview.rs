@@ -4,6 +4,7 @@
 
 use super::catalog::Loaded;
 use super::io::inward;
+use crate::guard::guarded_future;
 use crate::{Error, Kind, Result};
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
@@ -14,6 +15,10 @@ use iceberg::table::Table;
 
 /// Up to `rows` rows.
 pub(super) async fn preview(loaded: &Loaded, rows: usize) -> Result<Vec<RecordBatch>> {
+    guarded_future(read(loaded, rows)).await.map_err(|e| e.doing("look at the rows"))?
+}
+
+async fn read(loaded: &Loaded, rows: usize) -> Result<Vec<RecordBatch>> {
     let reading = |e: iceberg::Error| inward(&e, Kind::Corrupt, "look at the rows");
     for manifest in super::manifest::current(&loaded.files, &loaded.metadata).await? {
         for entry in super::manifest::alive(&loaded.files, &manifest).await? {

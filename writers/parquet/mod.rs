@@ -9,7 +9,7 @@ pub(crate) mod labels;
 pub(crate) mod layout;
 pub(crate) mod partition;
 mod preview;
-mod record;
+pub(crate) mod record;
 pub(crate) mod roll;
 pub(crate) mod stage;
 

@@ -1,5 +1,6 @@
 //! The first rows of a table, for looking: read from its smallest files, so that little is fetched.
 
+use crate::guard::guarded;
 use crate::storage::{Storage, parse};
 use crate::{Error, Kind, Result};
 use arrow::array::RecordBatch;
@@ -19,10 +20,12 @@ pub(super) async fn preview(storage: &Storage, folder: &Path, rows: usize) -> Re
         }
         let Some(bytes) = storage.get(&parse(&file.path)?).await? else { continue };
         let broken = |e: String| Error::new(Kind::Corrupt, format!("{}: not a readable Parquet file: {e}", file.path));
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| broken(e.to_string()))?;
-        let reader = builder.with_limit(wanted).with_batch_size(wanted).build().map_err(|e| broken(e.to_string()))?;
-        for batch in reader {
-            let batch = batch.map_err(|e| broken(e.to_string()))?;
+        let read = || {
+            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+            builder.with_limit(wanted).with_batch_size(wanted).build()?.collect::<Result<Vec<_>, _>>().map_err(Into::into)
+        };
+        let found = guarded(read).and_then(|read: parquet::errors::Result<_>| read.map_err(|e| broken(e.to_string())));
+        for batch in found.map_err(|e| e.doing(format!("read {}", file.path)))? {
             wanted = wanted.saturating_sub(batch.num_rows());
             // A table may be empty: its one file still shows the columns.
             if batch.num_rows() > 0 || batches.is_empty() {

@@ -122,6 +122,24 @@ impl Manifest {
     }
 }
 
+/// What is made of a record's bytes; what is written again is read again.
+#[cfg(feature = "faults")]
+pub(crate) fn parse_record(bytes: &[u8]) -> Result<()> {
+    let seq = serde_json::from_slice::<serde_json::Value>(bytes).ok().and_then(|value| value["seq"].as_u64()).unwrap_or(1);
+    let staging = "_lakeward/shop/orders/staging";
+    let record = Record::read(bytes, seq, staging, "a record")?;
+    assert_eq!(Record::read(&record.to_bytes()?, seq, staging, "a record again")?, record);
+    parse_manifest(&record.manifest(None).to_bytes()?)
+}
+
+/// What is made of a manifest's bytes; what is written again is read again.
+#[cfg(feature = "faults")]
+pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<()> {
+    let manifest = Manifest::read(bytes, "a manifest")?;
+    assert_eq!(Manifest::read(&manifest.to_bytes()?, "a manifest again")?, manifest);
+    Ok(())
+}
+
 /// The version is looked at before anything else: a newer file may have any shape.
 fn read<T: DeserializeOwned>(data: &[u8], shown: &str) -> Result<T> {
     #[derive(Deserialize)]

@@ -4,6 +4,8 @@
 pub mod catalogue;
 pub mod checks;
 pub mod files;
+pub mod lake;
 pub mod messages;
 pub mod seeds;
+pub mod server;
 pub mod streams;

@@ -86,8 +86,10 @@ impl Filesystem {
                 None => return Ok(None),
             },
         };
-        while self.has(folder, version + 1).await? {
-            version += 1;
+        while let Some(next) = version.checked_add(1)
+            && self.has(folder, next).await?
+        {
+            version = next;
         }
         Ok(Some(version))
     }

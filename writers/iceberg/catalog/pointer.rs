@@ -3,6 +3,7 @@
 //! Pure but for the writing. Does not know how a pointer is swapped.
 
 use super::{CommitError, Creation, Loaded};
+use crate::guard::guarded;
 use crate::iceberg::io::{Files, inward};
 use crate::{Error, Kind, Result};
 use bytes::Bytes;
@@ -23,6 +24,9 @@ const DELETE_AFTER_COMMIT: &str = "write.metadata.delete-after-commit.enabled";
 /// Table property: another folder for metadata files.
 const METADATA_PATH: &str = "write.metadata.path";
 
+/// What a packed metadata file may become.
+const BYTES_MAX: u64 = 1 << 30;
+
 /// Reads a metadata file, compressed or not.
 pub(crate) async fn read(files: &Files, location: &str) -> Result<TableMetadata> {
     let data = files.expect(location).await.map_err(|e| e.doing("read table metadata"))?;
@@ -32,16 +36,19 @@ pub(crate) async fn read(files: &Files, location: &str) -> Result<TableMetadata>
     })
 }
 
-fn decode(data: &[u8]) -> Result<TableMetadata, String> {
+pub(crate) fn decode(data: &[u8]) -> Result<TableMetadata, String> {
     let mut plain = Vec::new();
     let json = match data {
         [0x1F, 0x8B, ..] => {
-            GzDecoder::new(data).read_to_end(&mut plain).map_err(|e| e.to_string())?;
+            GzDecoder::new(data).take(BYTES_MAX + 1).read_to_end(&mut plain).map_err(|e| e.to_string())?;
+            if plain.len() as u64 > BYTES_MAX {
+                return Err(format!("unpacked it is larger than {} MiB", BYTES_MAX >> 20));
+            }
             &plain
         }
         _ => data,
     };
-    serde_json::from_slice(json).map_err(|e| e.to_string())
+    guarded(|| serde_json::from_slice(json)).map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 /// The bytes of a metadata file, and what stands before `.metadata.json` in its name.

@@ -4,6 +4,7 @@
 //! table was one of Iceberg's) by the names that the table's name mapping gives, or else by their own. Does not know what keys are for.
 
 use super::hash::{Hasher, KeyHash};
+use crate::guard::{Guarded, guarded_future};
 use crate::iceberg::io::Files;
 use crate::storage::Storage;
 use crate::{Error, Kind, Result};
@@ -65,7 +66,9 @@ impl KeyReader {
         let uri: Arc<str> = uri.into();
         // Types that another writer has noted for Arrow say nothing about the table.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let builder = ParquetRecordBatchStreamBuilder::new_with_options(source, options).await.map_err(|e| unreadable(e, &uri))?;
+        let doing = |e: Error| e.doing(format!("read {uri}"));
+        let builder = guarded_future(ParquetRecordBatchStreamBuilder::new_with_options(source, options)).await.map_err(doing)?;
+        let builder = builder.map_err(|e| unreadable(e, &uri))?;
         let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
         let columns = self.columns(builder.parquet_schema(), &uri)?;
         let mask = ProjectionMask::leaves(builder.parquet_schema(), columns.iter().flatten().copied());
@@ -74,8 +77,8 @@ impl KeyReader {
         order.sort_unstable();
         let places: Option<Vec<usize>> = columns.iter().map(|column| order.iter().position(|other| Some(*other) == *column)).collect();
         let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| unreadable(e, &uri))?;
-        let hashes = batches.map(move |batch| {
-            let batch = batch.map_err(|e| unreadable(e, &uri))?;
+        let hashes = Guarded::new(batches).map(move |batch| {
+            let batch = batch.map_err(|e| e.doing(format!("read {uri}")))?.map_err(|e| unreadable(e, &uri))?;
             // What a file does not have is NULL.
             let Some(places) = &places else { return Ok(vec![None; batch.num_rows()]) };
             let columns: Vec<ArrayRef> = places.iter().map(|place| batch.column(*place).clone()).collect();

@@ -19,6 +19,8 @@ mod run;
 mod vector;
 
 pub(crate) use {index::KeyIndex, position::position_deletes, rows::read_rows, vector::deletion_vectors};
+#[cfg(feature = "faults")]
+pub(crate) use {index::parse_head, vector::parse as parse_vector};
 
 use iceberg::spec::{NestedFieldRef, Struct};
 use roaring::RoaringTreemap;

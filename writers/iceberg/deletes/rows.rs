@@ -4,6 +4,7 @@
 
 use super::Places;
 use super::keys::{Source, unreadable};
+use crate::guard::guarded_future;
 use crate::iceberg::io::Files;
 use crate::{Error, Kind, Result};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
@@ -25,6 +26,10 @@ pub(crate) struct Found {
 
 /// Reads the columns `ids` of these rows, as `schema` says that they are.
 pub(crate) async fn read_rows(files: &Files, places: &Places, ids: &[i32], schema: &SchemaRef) -> Result<Vec<Found>> {
+    guarded_future(read(files, places, ids, schema)).await.map_err(|e| e.doing("read rows of the table"))?
+}
+
+async fn read(files: &Files, places: &Places, ids: &[i32], schema: &SchemaRef) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for file in &places.files {
         let source = Source::open(files, &file.path).await?;

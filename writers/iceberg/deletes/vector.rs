@@ -152,6 +152,17 @@ fn encode(positions: &RoaringTreemap) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is made of a vector's bitmap, as if its length and its checksum were right.
+#[cfg(feature = "faults")]
+pub(crate) fn parse(bitmap: &[u8]) -> Result<(), String> {
+    let body = [&MAGIC, bitmap].concat();
+    let length = u32::try_from(body.len()).map_err(|e| e.to_string())?;
+    let vector = decode(&[&length.to_be_bytes()[..], &body, &crc32fast::hash(&body).to_be_bytes()].concat())?;
+    let again = encode(&vector).map_err(|e| e.to_string())?;
+    assert_eq!(decode(&again).as_ref(), Ok(&vector), "what was written is not read again");
+    Ok(())
+}
+
 fn decode(bytes: &[u8]) -> Result<RoaringTreemap, String> {
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or("it is cut off")?;
     let (body, crc) = rest.split_last_chunk::<4>().ok_or("it is cut off")?;
