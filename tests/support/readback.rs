@@ -61,6 +61,17 @@ pub fn assert_same_iceberg_as(job: &Job, database: &Database, stream: &str, expe
     judge(&[comparison]).remove(0)
 }
 
+/// As [`assert_same_iceberg_as`] for several pairs of stream and relation, which the readers are started for only once.
+#[track_caller]
+pub fn assert_all_same_iceberg_as(job: &Job, database: &Database, pairs: &[(String, String)]) {
+    let comparison = |(stream, expected): &(String, String)| {
+        let mut comparison = Comparison::new(job, database, stream, &[], expected.split_once('.').expect("namespace.name"));
+        comparison.question["iceberg"] = json!(job.table_folder(&job.lake(), stream));
+        comparison
+    };
+    judge(&pairs.iter().map(comparison).collect::<Vec<_>>());
+}
+
 /// As [`assert_same`], for a table that is meant to hold what another relation (`namespace.name`) of the database holds.
 #[track_caller]
 pub fn assert_same_as(job: &Job, database: &Database, stream: &str, expected: &str) -> Seen {
