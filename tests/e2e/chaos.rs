@@ -117,7 +117,14 @@ impl Log {
         };
         let two_phase = dice.one_in(2);
         let mut shapes = Shapes::new("chaos");
-        let rounds = (0..rounds).map(|number| Round::of(&mut dice, &mut shapes, iceberg, number)).collect();
+        let round = |number| {
+            let round = Round::of(&mut dice, &mut shapes, iceberg, number);
+            if round.compare {
+                shapes.seen();
+            }
+            round
+        };
+        let rounds = (0..rounds).map(round).collect();
         Self { seed, iceberg, writer, two_phase, rounds }
     }
 }
@@ -170,7 +177,10 @@ impl World {
         let server = Server::own();
         let database = server.database("chaos");
         database.sql(TABLES);
-        database.sql(&format!("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'", database.sql("SELECT current_database()")));
+        let name = database.sql("SELECT current_database()");
+        database.sql(&format!("ALTER DATABASE {name} SET logical_decoding_work_mem = '64kB'"));
+        // Whoever was to end a prepared transaction may not have come through; who waits for its locks gives up.
+        database.sql(&format!("ALTER DATABASE {name} SET lock_timeout = '3s'"));
         database.sql(&format!("SELECT pg_create_logical_replication_slot('chaos', 'pgoutput', false, {}); CREATE PUBLICATION chaos_pub FOR TABLE a, b, p WITH (publish_via_partition_root = true)", log.two_phase));
         let (proxy, store) = (Proxy::start(database.port), ObjectStore::conditional());
         let job = capture::job(&database, "chaos", log.iceberg.then(|| log.writer.clone()));

@@ -58,13 +58,20 @@ pub struct Shapes {
     number: usize,
     prepared: Option<String>,
     called: String,
+    /// Partitions that may be detached, and those that nobody has seen yet.
     partitions: Vec<usize>,
+    fresh: Vec<usize>,
 }
 
 impl Shapes {
     /// Nothing yet. `label` tells prepared transactions, whose names all databases of a server share.
     pub fn new(label: &'static str) -> Self {
-        Self { label, number: 0, prepared: None, called: "called".to_owned(), partitions: Vec::new() }
+        Self { label, number: 0, prepared: None, called: "called".to_owned(), partitions: Vec::new(), fresh: Vec::new() }
+    }
+
+    /// A run has seen all partitions. Of those that come and go unseen, a publication through the root leaves no trace.
+    pub fn seen(&mut self) {
+        self.partitions.append(&mut self.fresh);
     }
 
     /// The end of a transaction that is prepared.
@@ -100,7 +107,7 @@ impl Shapes {
                 format!("ALTER TABLE a ALTER narrow TYPE {wide}; UPDATE a SET narrow = id WHERE id % 5 = 0")
             }
             4 => {
-                self.partitions.push(number);
+                self.fresh.push(number);
                 format!(
                     "CREATE TABLE p_{number} PARTITION OF p FOR VALUES FROM ({number}0) TO ({number}9); INSERT INTO p SELECT i, {number}0 + i % 9, 'in {number}' FROM generate_series(1, 50) i"
                 )
