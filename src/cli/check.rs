@@ -52,7 +52,7 @@ async fn check(flags: &Flags, args: &CheckArgs) -> Result<()> {
         let (source, options) = super::read_source(flags).await?;
         if !args.config_only {
             let session = connect::session(&options).await?;
-            let found = catalog::load(&session.client, &source.scope()).await?;
+            let found = catalog::load(&session.client, &source.scope()).await.map_err(|e| session.cause(e))?;
             for (table, reason) in &found.skipped {
                 tracing::warn!("{table} cannot be read: {reason}");
             }

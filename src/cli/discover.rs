@@ -30,7 +30,7 @@ pub async fn run(flags: &Flags) -> Result<()> {
 async fn discover(flags: &Flags) -> Result<()> {
     let (source, options) = super::read_source(flags).await?;
     let session = connect::session(&options).await?;
-    let found = catalog::load(&session.client, &source.scope()).await?;
+    let found = catalog::load(&session.client, &source.scope()).await.map_err(|e| session.cause(e))?;
     for (table, reason) in &found.skipped {
         tracing::warn!("{table} is left out: {reason}");
     }

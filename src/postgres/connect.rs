@@ -135,6 +135,14 @@ impl Session {
         }
     }
 
+    /// The reason of a failure: that the session is over, where it is, because whatever follows from that is no reason.
+    pub fn cause(&self, error: Error) -> Error {
+        match self.ended.get() {
+            Some(reason) if error.retry() == Retry::Again => lost(&format!("the connection was lost: {reason}")),
+            _ => error,
+        }
+    }
+
     /// Why the session is over, if it is.
     pub fn ended(&self) -> Option<&Error> {
         self.ended.get()

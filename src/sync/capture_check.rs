@@ -43,7 +43,7 @@ pub async fn inspect(options: &ConnectOptions, terms: &Terms, chosen: &[Chosen],
 /// The tables as the server has them. One that has a key may have its rows replaced, for which updates are needed in full.
 async fn tables(session: &Session, chosen: &[Chosen], collapse: bool) -> Result<Vec<ChosenTable>> {
     let names: Vec<_> = chosen.iter().map(|one| (one.stream.namespace.clone(), one.stream.name.clone())).collect();
-    let known = catalog::load_tables(&session.client, &names, collapse).await?;
+    let known = catalog::load_tables(&session.client, &names, collapse).await.map_err(|e| session.cause(e))?;
     let oids: Vec<u32> = known.iter().map(|table| table.oid).collect();
     let find = |table: table::CaptureTable| {
         let at = oids.iter().position(|oid| *oid == table.relation.oid)?;

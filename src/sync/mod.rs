@@ -163,8 +163,8 @@ impl Planner {
         let now = Utc::now();
         let session = connect::session(&self.options).await?;
         let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
-        let tables = catalog::load_tables(&session.client, &names, self.collapse_partitions).await?;
-        let labels = catalog::enum_labels(&session.client).await?;
+        let tables = catalog::load_tables(&session.client, &names, self.collapse_partitions).await.map_err(|e| session.cause(e))?;
+        let labels = catalog::enum_labels(&session.client).await.map_err(|e| session.cause(e))?;
         let mut plans = Vec::with_capacity(tables.len());
         for (chosen, table) in chosen.iter().zip(tables) {
             let mut chosen = chosen.clone();

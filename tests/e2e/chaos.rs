@@ -87,6 +87,9 @@ const DISTURBANCES: [Disturbance; 12] = [
     Disturbance::StoreAway,
 ];
 
+/// A replication stream that falls silent is given up after a minute and more, and the server keeps the slot for the old one for another.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Steps that are made to fail; what a run reaches is found by the crash matrix (`crashes.rs`).
 const STEPS: [&str; 16] = [
     "storage.upload",
@@ -224,7 +227,7 @@ impl World {
         if round.ends && round.follow {
             running.signal_if_running("TERM");
         }
-        let outcome = if round.ends { running.finish_within(Duration::from_secs(120)) } else { running.kill() };
+        let outcome = if round.ends { running.finish_within(PATIENCE) } else { running.kill() };
         self.kills += usize::from(outcome.code.is_none());
         bearable(&outcome, round);
         work.into_iter().for_each(|thread| thread.join().expect("the work"));

@@ -100,7 +100,9 @@ fn an_answer_that_does_not_come() {
     holder.sql("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE");
     let mut run = job.start(&Job::SYNC);
     wait_until("the run waits for the lock", 20, || {
-        database.sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass") != "0"
+        database
+            .sql("SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted AND datname = current_database()")
+            != "0"
     });
     std::thread::sleep(Duration::from_secs(4));
     assert!(!run.is_over(), "a server that works is waited for");
