@@ -26,6 +26,8 @@ mod capture_ranges;
 mod capture_terms;
 #[path = "e2e/chaos.rs"]
 mod chaos;
+#[path = "e2e/clocks.rs"]
+mod clocks;
 #[path = "e2e/commands.rs"]
 mod commands;
 #[path = "e2e/consistency.rs"]

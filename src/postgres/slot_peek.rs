@@ -155,7 +155,7 @@ impl Sieve {
     }
 
     /// Takes a CopyData message, which is one row (manual, "COPY Operations"), the header in front of the first one, or the
-    /// trailer; gives the change, if it is new. The slot must not be where nobody has told it to be: [`moved`].
+    /// trailer; gives the change, if it is new. The slot must not be where nobody has told it to be: that is an error of the state.
     pub fn take<'a>(&mut self, slot: &str, payload: &'a [u8]) -> Result<Option<Row<'a>>> {
         let mut body = Body(payload);
         if !self.begun {

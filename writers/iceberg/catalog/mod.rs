@@ -4,6 +4,7 @@
 //! file, the catalog swaps the pointer. Promises: a commit happens as a whole or not at all; who lost a race is told
 //! ([`CommitError::Conflict`]), and so is who cannot know ([`CommitError::Unknown`]). Does not know what a commit contains.
 
+mod clock;
 pub(crate) mod filesystem;
 pub(crate) mod glue;
 pub(crate) mod google;

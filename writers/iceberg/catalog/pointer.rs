@@ -2,7 +2,7 @@
 //!
 //! Pure but for the writing. Does not know how a pointer is swapped.
 
-use super::{CommitError, Creation, Loaded};
+use super::{CommitError, Creation, Loaded, clock};
 use crate::guard::guarded;
 use crate::iceberg::io::{Files, inward};
 use crate::{Error, Kind, Result};
@@ -85,12 +85,17 @@ pub(crate) fn updated(base: &Loaded, requirements: &[TableRequirement], updates:
     for requirement in requirements {
         requirement.check(Some(&base.metadata)).map_err(|e| CommitError::Conflict(inward(&e, Kind::Conflict, "check the table")))?;
     }
-    let mut builder = TableMetadata::clone(&base.metadata).into_builder(Some(base.metadata_location.clone()));
+    let bug = |e: serde_json::Error| CommitError::Failed(Error::new(Kind::Bug, "cannot set the times of table metadata").because(e));
+    let now = chrono::Utc::now().timestamp_millis();
+    let ahead = base.metadata.last_updated_ms() > now;
+    let current = if ahead { clock::set_back(&base.metadata, now).map_err(bug)? } else { TableMetadata::clone(&base.metadata) };
+    let mut builder = current.into_builder(Some(base.metadata_location.clone()));
     let invalid = |e: iceberg::Error| CommitError::Failed(inward(&e, Kind::Schema, "change the table's metadata"));
     for update in updates {
         builder = update.apply(builder).map_err(invalid)?;
     }
-    Ok(builder.build().map_err(invalid)?.metadata)
+    let changed = builder.build().map_err(invalid)?.metadata;
+    if ahead { clock::set_forward(&changed, &base.metadata).map_err(bug) } else { Ok(changed) }
 }
 
 /// The folder of a table's metadata files.
