@@ -310,10 +310,10 @@ mod tests {
 
     #[test]
     fn partitions_are_listed_but_come_with_their_parent() {
-        let parent = TableInfo { kind: RelationKind::Partitioned, ..table("s", "events", vec![]) };
+        let parent = TableInfo { kind: RelationKind::Partitioned, ..table("s", "events", vec![column("id", "int4", true)]) };
         let under = |name: &str, parents: &[&str]| TableInfo {
             partition_of: parents.iter().map(|name| ("s".to_owned(), (*name).to_owned())).collect(),
-            ..table("s", name, vec![])
+            ..table("s", name, vec![column("id", "int4", true)])
         };
         // `mid` is not listed itself, and `orphan` has a parent that is not listed.
         let file = file(vec![under("leaf", &["mid", "events"]), parent, under("orphan", &["elsewhere"])], &DiscoverOptions::default());
@@ -324,10 +324,21 @@ mod tests {
     }
 
     #[test]
+    fn a_table_without_columns_is_listed_and_not_chosen() {
+        let file = file(vec![table("s", "none", vec![]), table("s", "one", vec![column("id", "int4", true)])], &DiscoverOptions::default());
+        assert_eq!(file.streams.len(), 2);
+        assert_eq!(file.selected_streams.unwrap()["s"].iter().map(|metadata| metadata.stream_name.as_str()).collect::<Vec<_>>(), ["one"]);
+    }
+
+    #[test]
     fn colliding_tables_are_told_apart_and_the_plain_name_keeps_its_place() {
-        let tables = || ["orders", "Orders", "ORDERS", "日本", "中国", "alone"].map(|name| table("public", name, vec![])).to_vec();
+        let tables = || {
+            ["orders", "Orders", "ORDERS", "日本", "中国", "alone"]
+                .map(|name| table("public", name, vec![column("id", "int4", true)]))
+                .to_vec()
+        };
         let mut tables = tables();
-        tables.push(table("Public", "orders", vec![]));
+        tables.push(table("Public", "orders", vec![column("id", "int4", true)]));
         let file = file(tables, &DiscoverOptions { database_prefix: Some("lake".into()), ..DiscoverOptions::default() });
         let name = |namespace: &str, name: &str| {
             let entry = file.streams.iter().find(|entry| entry.stream.namespace == namespace && entry.stream.name == name).unwrap();

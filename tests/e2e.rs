@@ -90,6 +90,8 @@ mod state_file;
 mod stats;
 #[path = "e2e/tables.rs"]
 mod tables;
+#[path = "e2e/takeover.rs"]
+mod takeover;
 #[path = "e2e/together.rs"]
 mod together;
 #[path = "e2e/tunnel.rs"]

@@ -6,6 +6,7 @@ use super::postgres::unprivileged;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// The majors that are tested, each at the version that was tried.
 pub const MAJORS: [(u32, &str); 7] = [
@@ -22,6 +23,9 @@ pub const MAJORS: [(u32, &str); 7] = [
 pub fn programs(major: u32, version: &str) -> Result<PathBuf, String> {
     let dir = home().join(format!("pg{major}"));
     let bin = dir.join("package/native/bin");
+    // Tests that run at the same time want the same.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if fs::read_to_string(dir.join("version")).is_ok_and(|found| found == version) {
         return Ok(bin);
     }

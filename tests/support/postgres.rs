@@ -22,7 +22,8 @@ trap '' INT
 home=$1; bin=$2; port=$3
 cd "$home"
 [ -n "$4" ] || "$bin/initdb" -D data -U postgres --auth-local=trust --auth-host=scram-sha-256 -N -E UTF8 --locale=C.UTF-8 --pwfile=password >log 2>&1
-[ -z "$4" ] || { "$bin/pg_basebackup" -D data -h "$4" -p "$5" -U postgres -c fast -R >log 2>&1; chmod 700 data; }
+[ "$5" != copy ] || mv "$4" data
+[ -z "$4" ] || [ "$5" = copy ] || { "$bin/pg_basebackup" -D data -h "$4" -p "$5" -U postgres -c fast -R >log 2>&1; chmod 700 data; }
 "$bin/postgres" -D "$home/data" -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
     -c wal_level=logical -c max_replication_slots=100 -c max_wal_senders=100 -c max_prepared_transactions=20 -c max_connections=200 -c shared_buffers=128MB \
     -c log_line_prefix='%d|' -c timezone=Asia/Kolkata -c max_standby_streaming_delay=0 >>log 2>&1 &
@@ -80,19 +81,40 @@ impl Server {
         Self::launch(&bin, [self.home.as_ref(), self.port.to_string().as_ref()])
     }
 
+    /// Starts a standby of this server, whose programs are in `bin`, that keeps failover slots in step and can take over from it (PostgreSQL 17 and
+    /// later); this server tells nobody of changes that the standby does not have.
+    pub fn successor(&self, bin: &Path) -> Self {
+        let mut session = self.at("postgres").session();
+        session.sql("SELECT pg_create_physical_replication_slot('successor', true)");
+        // The manual's "Making a Base Backup Using the Low Level API": only Debian's server comes with pg_basebackup.
+        session.sql("SELECT pg_backup_start('successor', true)");
+        let copy = self.home.join("copy");
+        let script = "cp -a \"$1/data\" \"$1/copy\" && cd \"$1/copy\" && rm -rf postmaster.pid pg_replslot/* && touch backup_label standby.signal && chmod 666 backup_label postgresql.auto.conf";
+        let mut command = as_server("sh".as_ref());
+        let copied = command.args(["-c", script, "sh"]).arg(&self.home).current_dir("/").status();
+        assert!(copied.expect("run cp").success(), "the data were not copied");
+        let label = session.sql("SELECT labelfile FROM pg_backup_stop(false)");
+        fs::write(copy.join("backup_label"), label.trim_end_matches('\n').to_owned() + "\n").expect("write the label");
+        let settings = format!(
+            "primary_conninfo = 'host={} port={} user=postgres dbname=postgres'\nprimary_slot_name = 'successor'\nsync_replication_slots = on\nhot_standby_feedback = on\n",
+            self.home.display(),
+            self.port
+        );
+        fs::write(copy.join("postgresql.auto.conf"), settings).expect("write the settings");
+        let standby = Self::launch(bin, [copy.as_ref(), "copy".as_ref()]);
+        session.sql("ALTER SYSTEM SET synchronized_standby_slots = 'successor'");
+        session.sql("SELECT pg_reload_conf()");
+        standby
+    }
+
     fn launch(bin: &Path, primary: [&OsStr; 2]) -> Self {
         // Not $TMPDIR: the path of a socket must be short, and the server's user must get there.
         let home = tempfile::Builder::new().prefix("lakeward-pg-").tempdir_in("/var/tmp").expect("make the server's home").keep();
         fs::write(home.join("password"), PASSWORD).expect("write the password file");
-        let mut command = match unprivileged() {
-            Some((uid, gid)) => {
-                chown(&home, Some(uid), Some(gid)).expect("give the home to the server's user");
-                let mut command = Command::new("setpriv");
-                command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups", "bash"]);
-                command
-            }
-            None => Command::new("bash"),
-        };
+        if let Some((uid, gid)) = unprivileged() {
+            chown(&home, Some(uid), Some(gid)).expect("give the home to the server's user");
+        }
+        let mut command = as_server("bash".as_ref());
         let port = super::free_port();
         let mut keeper = command
             .args(["-c", KEEPER, "keeper"])
@@ -127,14 +149,7 @@ impl Server {
     #[track_caller]
     pub fn control(&self, arguments: &str) {
         let program = installed().expect("a server").join("pg_ctl");
-        let mut command = match unprivileged() {
-            Some((uid, gid)) => {
-                let mut command = Command::new("setpriv");
-                command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]).arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+        let mut command = as_server(&program);
         command.args(arguments.split_whitespace()).arg("-D").arg(self.home.join("data")).arg("-l").arg(self.home.join("log"));
         let status = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(status.expect("run pg_ctl").success(), "pg_ctl {arguments}:\n{}", self.log());
@@ -334,6 +349,14 @@ impl Gate {
 
     /// Lets readers pass.
     pub fn open(self) {}
+}
+
+/// A program as the user that the servers run as.
+fn as_server(program: &Path) -> Command {
+    let Some((uid, gid)) = unprivileged() else { return Command::new(program) };
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={uid}"), &format!("--regid={gid}"), "--clear-groups"]).arg(program);
+    command
 }
 
 /// Directory of the programs of the newest server on this machine.

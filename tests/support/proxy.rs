@@ -4,7 +4,7 @@ use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// The proxy. Its threads end with their connections, or with the test process.
@@ -30,6 +30,8 @@ struct State {
     slow: AtomicBool,
     /// Whether connections are refused.
     away: AtomicBool,
+    /// The server's port.
+    to: AtomicU16,
 }
 
 impl Proxy {
@@ -37,14 +39,14 @@ impl Proxy {
     pub fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let port = listener.local_addr().expect("an address").port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { to: AtomicU16::new(to), ..State::default() });
         let shared = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if shared.away.load(SeqCst) {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", shared.to.load(SeqCst))) else { continue };
                 let (state, number) = (shared.clone(), shared.opened.fetch_add(1, SeqCst) + 1);
                 std::thread::spawn(move || state.forward(client, server, number));
             }
@@ -78,6 +80,12 @@ impl Proxy {
         if away {
             self.end();
         }
+    }
+
+    /// From now on connections lead to another port, as an address does that moves with a fail-over.
+    pub fn redirect(&self, to: u16) {
+        self.state.to.store(to, SeqCst);
+        self.end();
     }
 
     /// Connections that were reset so far.
