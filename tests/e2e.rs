@@ -36,6 +36,8 @@ mod consistency;
 mod crashes;
 #[path = "e2e/damaged.rs"]
 mod damaged;
+#[path = "e2e/damaged_lake.rs"]
+mod damaged_lake;
 #[path = "e2e/encryption.rs"]
 mod encryption;
 #[path = "e2e/failures.rs"]

@@ -129,9 +129,11 @@ impl Case {
         let rows = format!(
             "INSERT INTO t VALUES ({new}, 'new', {n}, repeat('y', 2500)), ({new} + 1, NULL, NULL, ''); INSERT INTO u VALUES ({new}, '{n}');"
         );
+        // A row that goes comes back later: there is always one with a large value that an UPDATE leaves as it is.
         let moves = format!(
-            "UPDATE t SET n = {n} WHERE id % 5 = {n} % 5; DELETE FROM t WHERE id = {}; UPDATE t SET id = -id WHERE id = {new} + 1; UPDATE u SET v = '{n}' WHERE id = 3;
+            "INSERT INTO t VALUES ({}, 'back', {n}, repeat('x', 2500)) ON CONFLICT DO NOTHING; UPDATE t SET n = {n} WHERE id % 5 = {n} % 5; DELETE FROM t WHERE id = {}; UPDATE t SET id = -id WHERE id = {new} + 1; UPDATE u SET v = '{n}' WHERE id = 3;
              BEGIN; INSERT INTO t (id) VALUES ({new} + 5); SAVEPOINT s; UPDATE t SET n = 0; ROLLBACK TO s; UPDATE t SET v = 'again' WHERE id = {new} + 5; COMMIT;",
+            (n + 35) % 40,
             n % 40
         );
         self.database.sql(&match self.mode {

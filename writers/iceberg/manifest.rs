@@ -4,7 +4,7 @@
 
 use super::io::{Files, inward};
 use crate::guard::{guarded, guarded_future};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, Retry};
 use iceberg::spec::{
     DataFile, DataFileBuilder, FormatVersion, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestStatus, ManifestWriter,
     ManifestWriterBuilder, PartitionSpec, Schema, TableMetadata,
@@ -133,11 +133,22 @@ pub(crate) async fn alive(files: &Files, manifest: &ManifestFile) -> Result<Vec<
 
 /// The entries of a manifest, with everything that they inherit from it.
 pub(crate) async fn all(files: &Files, manifest: &ManifestFile) -> Result<Vec<ManifestEntryRef>> {
-    let reading = |e: iceberg::Error| inward(&e, Kind::Corrupt, &format!("read the manifest {}", manifest.manifest_path));
     apache_avro::util::max_allocation_bytes(LENGTH_MAX);
-    let doing = |e: Error| e.doing(format!("read the manifest {}", manifest.manifest_path));
-    let (entries, _) = guarded_future(manifest.load_manifest(&files.io())).await.map_err(doing)?.map_err(reading)?.into_parts();
-    numbered(entries, manifest.content, manifest.first_row_id).map_err(doing)
+    let path = &manifest.manifest_path;
+    let unreadable = |e: Error| damaged(e).doing(format!("read the manifest {path}"));
+    let loaded = guarded_future(manifest.load_manifest(&files.io())).await.map_err(unreadable)?;
+    let loaded = loaded.map_err(|e| damaged(inward(&e, Kind::Corrupt, &format!("read the manifest {path}"))))?;
+    numbered(loaded.into_parts().0, manifest.content, manifest.first_row_id).map_err(unreadable)
+}
+
+/// A file that the table's metadata names, and that is not what it was: with the ways out.
+fn damaged(error: Error) -> Error {
+    match error.advice() {
+        None if error.retry() == Retry::Never => {
+            error.hint("restore the file, or point the catalog at an older metadata file; nothing was changed")
+        }
+        _ => error,
+    }
 }
 
 /// Version 3: files without a first row id follow each other (specification, "First Row ID Inheritance").
@@ -189,8 +200,8 @@ pub(crate) async fn of(files: &Files, metadata: &TableMetadata, snapshot: &icebe
     let data = files.expect(location).await.map_err(|e| e.doing("read the manifest list"))?;
     apache_avro::util::max_allocation_bytes(LENGTH_MAX);
     let list = guarded(|| iceberg::spec::ManifestList::parse_with_version(&data, metadata.format_version()))
-        .map_err(|e| e.doing(format!("read the manifest list {location}")))?;
-    Ok(list.map_err(|e| inward(&e, Kind::Corrupt, &format!("read the manifest list {location}")))?.entries().to_vec())
+        .map_err(|e| damaged(e).doing(format!("read the manifest list {location}")))?;
+    Ok(list.map_err(|e| damaged(inward(&e, Kind::Corrupt, &format!("read the manifest list {location}"))))?.entries().to_vec())
 }
 
 fn sequence(entry: &ManifestEntryRef) -> Result<i64> {
