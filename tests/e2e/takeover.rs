@@ -64,7 +64,11 @@ fn a_standby_takes_over_while_changes_are_followed() {
             })
         })
         .collect();
-    wait_until("the standby has the slot", 60, || has_slot(&standby));
+    // A copy counts once the slot has moved beyond where it began.
+    wait_until("the standby has the slot", 120, || {
+        job.resume().succeeded();
+        has_slot(&standby)
+    });
     let mut arguments = Job::RESUME.to_vec();
     arguments.extend(["--follow", "--commit-interval", "200ms"]);
     let killed = job.start(&arguments);
