@@ -222,6 +222,13 @@ async fn a_lost_session_says_why_and_is_transient() {
     let killer = session(&server.options(server.unix(), "postgres")).await.unwrap();
     let pid: i32 = lost.client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     killer.client.execute("SELECT pg_terminate_backend($1, 5000)", &[&pid]).await.unwrap();
+    // Whoever speaks before it has heard why may be cut off, and the reason with it.
+    for _ in 0..500 {
+        if lost.ended().is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let first = lost.client.query_one("SELECT 1", &[]).await.unwrap_err();
     assert_eq!(sql_error(&first).retry(), Retry::Again, "{first}");
     let second = lost.client.query_one("SELECT 1", &[]).await.unwrap_err();
