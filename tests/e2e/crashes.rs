@@ -266,7 +266,9 @@ impl Case {
             // Of a log, an UPDATE that leaves a large value as it is does not have it.
             let names: Vec<&str> = names.into_iter().filter(|name| !self.is_log() || *name != "big").collect();
             let columns = names.join(", ");
-            let expected = list(&format!("SELECT coalesce(json_agg(json_build_array({columns}) ORDER BY id), '[]') FROM {table}"));
+            // A function takes a hundred arguments; there may be more columns.
+            let values: Vec<String> = names.iter().map(|name| format!("to_json({name})")).collect();
+            let expected = list(&format!("SELECT coalesce(json_agg(ARRAY[{}] ORDER BY id), '[]') FROM {table}", values.join(", ")));
             let query = match self.is_log() {
                 false => format!("SELECT {columns} FROM $table ORDER BY id"),
                 true => format!(
@@ -339,9 +341,9 @@ fn all_crashes(mode: Mode, target: Target) {
     let left: Vec<_> = files_under(&case.job.lake()).into_iter().filter(|path| path.to_string_lossy().contains(".tmp")).collect();
     assert!(left.is_empty(), "{}: left in the destination: {left:?}", case.name);
     let died = cells.iter().filter_map(|cell| cell["died"].as_u64()).sum::<u64>();
-    // Some steps depend on which of two tables is first; that hardly anything dies would prove nothing.
+    // Some steps depend on which of two tables is first, or are those of a first run; that hardly anything dies would prove nothing.
     let alive: Vec<_> = cells.iter().filter(|cell| cell["died"] == 0).collect();
-    assert!(alive.len() * 10 <= cells.len(), "{}: nothing dies at {alive:?}", case.name);
+    assert!(alive.len() * 5 <= cells.len(), "{}: nothing dies at {alive:?}", case.name);
     eprintln!("{}: {died} runs died at {} steps; nothing at {alive:?}", case.name, cells.len());
     if let Some(folder) = std::env::var_os("LAKEWARD_PROOF") {
         let file = std::path::Path::new(&folder).join(format!("crashes-{}.json", case.name));
