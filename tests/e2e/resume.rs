@@ -76,7 +76,7 @@ fn the_old_rows_stay_readable_until_the_new_ones_are_complete() {
     assert_eq!(job.files("public.t"), old, "the old files changed while the new ones were incomplete");
     run.kill();
     assert_eq!(count(&job.files("public.t")), 70_000);
-    database.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'pg_ts_dict'::regclass AND granted");
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE datname = current_database() AND relation = 'pg_ts_dict'::regclass AND granted");
     let _ = holder.wait();
 
     job.resume().succeeded();
