@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// ReadyForQuery without its last byte, the status of the transaction (manual, "Message Formats").
 const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 
+/// How long the server may take at least to say what it does, login and all.
+const ANSWER_MIN: Duration = Duration::from_secs(5);
+
 /// Since when a session has been waiting for an answer.
 #[derive(Debug, Default)]
 pub(super) struct Silence {
@@ -91,8 +94,10 @@ pub(super) fn patience(options: &ConnectOptions) -> Duration {
 /// Why nothing more is to be expected of `process`, if that is so; nobody knows better as long as `silent`. Twice, because an answer may be on its way.
 pub(super) async fn given_up(options: &ConnectOptions, process: i32, silent: impl Fn() -> bool) -> Option<Error> {
     let waited = patience(options).as_secs_f64();
+    // Logging in may take its time; a session that is served must not be given up for that.
+    let limit = options.keepalive.answer().max(options.connect_timeout).max(ANSWER_MIN);
     for last in [false, true] {
-        let found = match tokio::time::timeout(options.keepalive.answer(), is_at_work(options.clone(), process)).await {
+        let found = match tokio::time::timeout(limit, is_at_work(options.clone(), process)).await {
             Ok(found) => found,
             Err(_) => Err(lost("it does not answer")),
         };
