@@ -8,6 +8,7 @@
 use super::capture;
 use crate::support::dice::Dice;
 use crate::support::lakeward::{Job, Outcome, exit};
+use crate::support::majors::newest;
 use crate::support::postgres::{Database, PASSWORD, Server};
 use crate::support::proxy::Proxy;
 use crate::support::readback::{assert_all_same_iceberg, python};
@@ -16,7 +17,9 @@ use crate::support::wait_until;
 use crate::support::workload::{Shapes, TABLES, transaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a log says: where to, and what is done.
@@ -29,6 +32,9 @@ struct Log {
     writer: Value,
     /// Whether the slot sends transactions when they are prepared.
     two_phase: bool,
+    /// Whether a standby is there that can take over.
+    #[serde(default)]
+    standby: bool,
     rounds: Vec<Round>,
 }
 
@@ -58,6 +64,8 @@ enum Disturbance {
     ServerCrash,
     /// PostgreSQL is restarted in order.
     ServerRestart,
+    /// PostgreSQL dies, and its standby takes over if it has the slot.
+    Promotion,
     /// All connections end.
     NetworkEnds,
     /// All connections fall silent.
@@ -86,6 +94,9 @@ const DISTURBANCES: [Disturbance; 12] = [
     Disturbance::Terminated,
     Disturbance::StoreAway,
 ];
+
+/// Those that need a standby; one of them is done instead, now and then.
+const WITH_STANDBY: [Disturbance; 3] = [Disturbance::Promotion, Disturbance::Promotion, Disturbance::ServerCrash];
 
 /// A replication stream that falls silent is given up after a minute and more, and the server keeps the slot for the old one for another.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -119,16 +130,20 @@ impl Log {
             false => json!({}),
         };
         let two_phase = dice.one_in(2);
+        let standby = dice.one_in(2);
         let mut shapes = Shapes::new("chaos");
         let round = |number| {
-            let round = Round::of(&mut dice, &mut shapes, iceberg, number);
+            let mut round = Round::of(&mut dice, &mut shapes, iceberg, number);
+            if standby && dice.one_in(3) {
+                round.disturbance = *dice.pick(&WITH_STANDBY);
+            }
             if round.compare {
                 shapes.seen();
             }
             round
         };
         let rounds = (0..rounds).map(round).collect();
-        Self { seed, iceberg, writer, two_phase, rounds }
+        Self { seed, iceberg, writer, two_phase, standby, rounds }
     }
 }
 
@@ -167,24 +182,30 @@ impl Round {
 /// What the log is played on.
 struct World {
     server: Server,
-    database: Database,
+    standby: Option<Server>,
+    /// The database on the server that is the primary now.
+    database: Arc<Mutex<Database>>,
     proxy: Proxy,
     store: ObjectStore,
     job: Job,
     kills: usize,
     comparisons: usize,
+    /// What happened, by its name.
+    happened: BTreeMap<String, usize>,
 }
 
 impl World {
-    fn of(log: &Log) -> Self {
-        let server = Server::own();
+    /// None where a server is missing that the log wants.
+    fn of(log: &Log) -> Option<Self> {
+        let server = if log.standby { Server::start(&newest()?) } else { Server::own() };
         let database = server.database("chaos");
         database.sql(TABLES);
         let name = database.sql("SELECT current_database()");
         database.sql(&format!("ALTER DATABASE {name} SET logical_decoding_work_mem = '64kB'"));
         // Whoever was to end a prepared transaction may not have come through; who waits for its locks gives up.
         database.sql(&format!("ALTER DATABASE {name} SET lock_timeout = '3s'"));
-        database.sql(&format!("SELECT pg_create_logical_replication_slot('chaos', 'pgoutput', false, {}); CREATE PUBLICATION chaos_pub FOR TABLE a, b, p WITH (publish_via_partition_root = true)", log.two_phase));
+        let failover = if log.standby { ", true" } else { "" };
+        database.sql(&format!("SELECT pg_create_logical_replication_slot('chaos', 'pgoutput', false, {}{failover}); CREATE PUBLICATION chaos_pub FOR TABLE a, b, p WITH (publish_via_partition_root = true)", log.two_phase));
         let (proxy, store) = (Proxy::start(database.port), ObjectStore::conditional());
         let job = capture::job(&database, "chaos", log.iceberg.then(|| log.writer.clone()));
         if !log.iceberg {
@@ -195,12 +216,32 @@ impl World {
             source.as_object_mut().expect("an object").extend(through.as_object().expect("an object").clone());
             source["port"] = json!(proxy.port);
             source["update_method"]["on_detach"] = json!("reload");
+            source["update_method"]["failover_slot"] = json!(log.standby);
             source["jdbc_url_params"] = json!({"keepalives_idle": "2", "keepalives_interval": "1", "keepalives_count": "2"});
             source["retry_count"] = json!(1);
         });
         // From here on the columns' numbers are known.
         job.sync().succeeded();
-        Self { server, database, proxy, store, job, kills: 0, comparisons: 0 }
+        let (database, happened) = (Arc::new(Mutex::new(database)), BTreeMap::new());
+        let mut world = Self { server, standby: None, database, proxy, store, job, kills: 0, comparisons: 0, happened };
+        if log.standby {
+            world.stand_by();
+        }
+        Some(world)
+    }
+
+    /// The database on the server that is the primary now.
+    fn database(&self) -> Database {
+        self.database.lock().expect("the database").clone()
+    }
+
+    /// A standby is there, and has the slot. A copy of a slot counts once the slot has moved beyond where it began.
+    fn stand_by(&mut self) {
+        let standby = self.standby.get_or_insert_with(|| self.server.successor());
+        wait_until("the standby has the slot", 120, || {
+            self.job.resume().succeeded();
+            standby.has_slot("chaos")
+        });
     }
 
     fn arguments(&self, follow: bool) -> Vec<&'static str> {
@@ -211,11 +252,16 @@ impl World {
         arguments
     }
 
-    fn play(&mut self, round: &Round, iceberg: bool) {
+    fn play(&mut self, round: &Round, iceberg: bool, standby: bool) {
         let work = round.sessions.clone().map(|statements| {
-            let database = self.server.same(&self.database);
+            let database = self.database.clone();
             // What fails because the server is away is work that was not done.
-            std::thread::spawn(move || statements.iter().for_each(|sql| drop(database.run(sql))))
+            std::thread::spawn(move || {
+                for sql in statements {
+                    let database = database.lock().expect("the database").clone();
+                    drop(database.run(&sql));
+                }
+            })
         });
         let mut command = self.job.command(&self.arguments(round.follow));
         command.env("LAKEWARD_FAULTS", &round.faults);
@@ -234,14 +280,22 @@ impl World {
         if round.compare {
             self.come_to_rest();
             self.compare(iceberg);
+            if standby {
+                self.stand_by();
+            }
         }
     }
 
-    fn disturb(&self, disturbance: Disturbance) {
+    fn disturb(&mut self, mut disturbance: Disturbance) {
+        if disturbance == Disturbance::Promotion && !self.standby.as_ref().is_some_and(|standby| standby.has_slot("chaos")) {
+            disturbance = Disturbance::ServerCrash;
+        }
+        *self.happened.entry(format!("{disturbance:?}")).or_default() += 1;
         match disturbance {
             Disturbance::None => {}
             Disturbance::ServerCrash => self.server.crash(),
             Disturbance::ServerRestart => self.server.control("restart -m fast"),
+            Disturbance::Promotion => self.take_over(),
             Disturbance::NetworkEnds => self.proxy.end(),
             Disturbance::NetworkSilent => self.proxy.cut(),
             Disturbance::NetworkSlow => {
@@ -252,7 +306,7 @@ impl World {
                 self.proxy.away(true);
                 std::thread::sleep(Duration::from_millis(1500));
             }
-            Disturbance::Terminated => drop(self.database.run(
+            Disturbance::Terminated => drop(self.database().run(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE client_addr IS NOT NULL AND pid <> pg_backend_pid()",
             )),
             Disturbance::StoreAway => {
@@ -260,6 +314,17 @@ impl World {
                 std::thread::sleep(Duration::from_millis(1500));
             }
         }
+    }
+
+    /// The standby takes the place of the server, which never comes back.
+    fn take_over(&mut self) {
+        let standby = self.standby.take().expect("a standby");
+        self.server.control("stop -m immediate");
+        standby.promote();
+        let database = standby.same(&self.database());
+        self.proxy.redirect(database.port);
+        *self.database.lock().expect("the database") = database;
+        self.server = standby;
     }
 
     fn heal(&self) {
@@ -273,7 +338,7 @@ impl World {
         // The server waits a minute for those who have fallen silent.
         self.proxy.end();
         let decided = "SELECT format('COMMIT PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database() \\gexec";
-        wait_until("the server takes part again", 60, || self.database.run(decided).is_ok());
+        wait_until("the server takes part again", 60, || self.database().run(decided).is_ok());
         let outcome = self.job.run(&self.arguments(false));
         assert_eq!(outcome.code, Some(exit::DONE), "an undisturbed run: {}", outcome.stderr);
     }
@@ -285,7 +350,7 @@ impl World {
             // What the columns are called now; the chosen streams stay as they are.
             std::fs::remove_file(self.job.path("streams.json")).expect("remove");
             self.job.discover();
-            assert_all_same_iceberg(&self.job, &self.database, &["public.a", "public.b", "public.p"]);
+            assert_all_same_iceberg(&self.job, &self.database(), &["public.a", "public.b", "public.p"]);
             self.job.write("streams.json", &catalog);
             return;
         }
@@ -293,7 +358,7 @@ impl World {
             let columns = if table == "a" { "id, v, n::text, big" } else { "k1, k2, x::text" };
             let order = if table == "a" { "id" } else { "k1, k2 COLLATE \"C\"" };
             let sql = format!("SELECT coalesce(json_agg(json_build_array({columns}) ORDER BY {order}), '[]') FROM {table}");
-            let expected: Value = serde_json::from_str(&self.database.sql(&sql)).expect("JSON");
+            let expected: Value = serde_json::from_str(&self.database().sql(&sql)).expect("JSON");
             let files = crate::support::lakeward::published(&self.job.table_folder(&self.store.files_root(), &format!("public.{table}")));
             let key: Vec<&str> = key.split(", ").collect();
             let names: Vec<&str> = columns.split(", ").map(|column| column.trim_end_matches("::text")).collect();
@@ -336,16 +401,16 @@ fn bearable(outcome: &Outcome, round: &Round) {
 }
 
 /// Plays a log; one that fails is kept.
-fn play(log: &Log) -> World {
+fn play(log: &Log) -> Option<World> {
     let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{}.json", log.seed));
     std::fs::write(&kept, serde_json::to_vec_pretty(log).expect("JSON")).expect("keep the log");
     eprintln!("chaos: seed {}, its log is {}", log.seed, kept.display());
-    let mut world = World::of(log);
+    let mut world = World::of(log)?;
     for round in &log.rounds {
-        world.play(round, log.iceberg);
+        world.play(round, log.iceberg, log.standby);
     }
     std::fs::remove_file(kept).expect("remove the log");
-    world
+    Some(world)
 }
 
 fn read(path: &Path) -> Log {
@@ -383,14 +448,14 @@ fn for_minutes() {
     let Some(minutes) = std::env::var("LAKEWARD_CHAOS_MINUTES").ok().and_then(|minutes| minutes.parse::<u64>().ok()) else { return };
     let (begun, first) = (Instant::now(), Dice::seed());
     let (mut seeds, mut kills, mut comparisons, mut rounds) = (0, 0, 0, 0);
-    let mut disturbances = std::collections::BTreeMap::<String, usize>::new();
+    let mut disturbances = BTreeMap::<String, usize>::new();
     while begun.elapsed() < Duration::from_secs(60 * minutes) {
         let log = Log::of(first + seeds, 12);
-        let world = play(&log);
+        let world = play(&log).expect("all servers are there");
         seeds += 1;
         (kills, comparisons, rounds) = (kills + world.kills, comparisons + world.comparisons, rounds + log.rounds.len());
-        for round in &log.rounds {
-            *disturbances.entry(format!("{:?}", round.disturbance)).or_default() += 1;
+        for (name, times) in world.happened {
+            *disturbances.entry(name).or_default() += times;
         }
         eprintln!("seed {} survived: {} of {minutes} minutes", first + seeds - 1, begun.elapsed().as_secs() / 60);
     }

@@ -5,33 +5,16 @@
 use super::capture;
 use crate::support::dice::Dice;
 use crate::support::lakeward::{Job, exit};
-use crate::support::majors::{MAJORS, programs};
+use crate::support::majors::newest;
 use crate::support::postgres::{Database, PASSWORD, Server};
 use crate::support::proxy::Proxy;
 use crate::support::readback::assert_all_same_iceberg;
+use crate::support::wait_until;
 use crate::support::workload::{TABLES, transaction};
-use crate::support::{skip, wait_until};
 use serde_json::json;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// The programs of the newest server.
-fn newest() -> Option<PathBuf> {
-    let (major, version) = MAJORS[MAJORS.len() - 1];
-    programs(major, version)
-        .map_err(|why| {
-            assert!(std::env::var_os("LAKEWARD_REQUIRE_ALL").is_none(), "not tested: {why}");
-            skip(&why);
-        })
-        .ok()
-}
-
-/// Whether the standby has the slot, for good.
-fn has_slot(standby: &Server) -> bool {
-    standby.at("postgres").sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'takeover' AND synced AND NOT temporary") == "1"
-}
 
 #[test]
 fn a_standby_takes_over_while_changes_are_followed() {
@@ -39,7 +22,7 @@ fn a_standby_takes_over_while_changes_are_followed() {
     let primary = Server::start(&bin);
     let database = primary.database("takeover");
     database.sql(TABLES);
-    let standby = primary.successor(&bin);
+    let standby = primary.successor();
     let proxy = Proxy::start(database.port);
     let job = capture::job(&database, "takeover", Some(json!({"delete_files": "position"})));
     job.edit("source.json", |source| {
@@ -67,7 +50,7 @@ fn a_standby_takes_over_while_changes_are_followed() {
     // A copy counts once the slot has moved beyond where it began.
     wait_until("the standby has the slot", 120, || {
         job.resume().succeeded();
-        has_slot(&standby)
+        standby.has_slot("takeover")
     });
     let mut arguments = Job::RESUME.to_vec();
     arguments.extend(["--follow", "--commit-interval", "200ms"]);
@@ -77,7 +60,7 @@ fn a_standby_takes_over_while_changes_are_followed() {
     let mut running = job.start(&arguments);
     std::thread::sleep(Duration::from_secs(3));
     primary.control("stop -m immediate");
-    standby.at("postgres").sql("SELECT pg_promote()");
+    standby.promote();
     *current.lock().expect("the database") = standby.same(&database);
     proxy.redirect(standby.same(&database).port);
     std::thread::sleep(Duration::from_secs(5));

@@ -42,6 +42,8 @@ pub const PASSWORD: &str = "s3cret of the test";
 /// A running server.
 pub struct Server {
     home: PathBuf,
+    /// Its programs.
+    bin: PathBuf,
     port: u16,
     keeper: Child,
     alive: Option<ChildStdin>,
@@ -81,9 +83,9 @@ impl Server {
         Self::launch(&bin, [self.home.as_ref(), self.port.to_string().as_ref()])
     }
 
-    /// Starts a standby of this server, whose programs are in `bin`, that keeps failover slots in step and can take over from it (PostgreSQL 17 and
-    /// later); this server tells nobody of changes that the standby does not have.
-    pub fn successor(&self, bin: &Path) -> Self {
+    /// Starts a standby of this server that keeps failover slots in step and can take over from it (PostgreSQL 17 and later); this server tells nobody
+    /// of changes that the standby does not have.
+    pub fn successor(&self) -> Self {
         let mut session = self.at("postgres").session();
         session.sql("SELECT pg_create_physical_replication_slot('successor', true)");
         // The manual's "Making a Base Backup Using the Low Level API": only Debian's server comes with pg_basebackup.
@@ -101,7 +103,7 @@ impl Server {
             self.port
         );
         fs::write(copy.join("postgresql.auto.conf"), settings).expect("write the settings");
-        let standby = Self::launch(bin, [copy.as_ref(), "copy".as_ref()]);
+        let standby = Self::launch(&self.bin, [copy.as_ref(), "copy".as_ref()]);
         session.sql("ALTER SYSTEM SET synchronized_standby_slots = 'successor'");
         session.sql("SELECT pg_reload_conf()");
         standby
@@ -131,7 +133,7 @@ impl Server {
             .spawn()
             .expect("start the server's keeper");
         let alive = keeper.stdin.take();
-        let server = Self { home, port, keeper, alive };
+        let server = Self { home, bin: bin.to_owned(), port, keeper, alive };
         server.wait_until_ready();
         server
     }
@@ -148,11 +150,21 @@ impl Server {
     /// Runs `pg_ctl` with arguments such as `restart -m fast`, and waits.
     #[track_caller]
     pub fn control(&self, arguments: &str) {
-        let program = installed().expect("a server").join("pg_ctl");
-        let mut command = as_server(&program);
+        let mut command = as_server(&self.bin.join("pg_ctl"));
         command.args(arguments.split_whitespace()).arg("-D").arg(self.home.join("data")).arg("-l").arg(self.home.join("log"));
         let status = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         assert!(status.expect("run pg_ctl").success(), "pg_ctl {arguments}:\n{}", self.log());
+    }
+
+    /// Whether this standby has a slot by this name, in step and for good.
+    pub fn has_slot(&self, name: &str) -> bool {
+        let sql = format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{name}' AND synced AND NOT temporary");
+        self.at("postgres").run(&sql).is_ok_and(|count| count == "1")
+    }
+
+    /// Takes the place of the primary, which is gone.
+    pub fn promote(&self) {
+        self.at("postgres").sql("SELECT pg_promote()");
     }
 
     /// The database of the same name on this server: a standby, or what became of one.
