@@ -5,7 +5,7 @@
 //! values are [`comparable`]. None of them does I/O. [`spool`] keeps messages on the disk until their transaction has an outcome.
 //! Before that, [`server`], [`slot`], [`table`] and [`publication`] ask the server what is there; `slot_judgement`, with
 //! `slot_refusals`, [`publication_check`] and [`publication_rights`] judge it, purely, as [`finding`]s that say what mends them. [`publication_sync`] adds what a publication
-//! lacks, and [`slot_drop`] drops a slot.
+//! lacks, [`retype`] says which changes of a type leave values as they are, and [`slot_drop`] drops a slot.
 
 pub mod comparable;
 pub mod finding;
@@ -21,6 +21,7 @@ pub mod publication;
 pub mod publication_check;
 pub mod publication_rights;
 pub mod publication_sync;
+pub mod retype;
 pub mod rows;
 pub mod server;
 pub mod slot;

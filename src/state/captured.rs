@@ -52,6 +52,17 @@ pub struct KnownColumn {
     /// Whether it has been dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
+    /// Its type, as the log names it (`atttypid`, `atttypmod`): rows that are there may have other values in another. Absent where an older release has
+    /// written it.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub data_type: Option<(u32, i32)>,
+}
+
+impl KnownColumn {
+    /// A column that is there.
+    pub fn new(name: &str, data_type: Option<(u32, i32)>) -> Self {
+        Self { name: name.to_owned(), data_type, ..Self::default() }
+    }
 }
 
 impl Captured {
@@ -82,22 +93,20 @@ impl Captured {
         self.left.drain(..self.left.len().saturating_sub(ranges));
     }
 
-    /// The columns of a table, by number.
-    pub fn columns_of(names: &BTreeMap<i16, String>) -> BTreeMap<i16, KnownColumn> {
-        names.iter().map(|(number, name)| (*number, KnownColumn { name: name.clone(), ..KnownColumn::default() })).collect()
-    }
-
-    /// The table's columns are called so from here on.
-    pub fn rename(&mut self, names: &BTreeMap<i16, String>) {
+    /// The table's columns are these from here on.
+    pub fn reshape(&mut self, columns: &BTreeMap<i16, KnownColumn>) {
         for (number, known) in &mut self.columns {
-            match names.get(number) {
-                Some(name) if *name == known.name => {}
-                Some(name) => known.former.push(std::mem::replace(&mut known.name, name.clone())),
-                None => known.gone = true,
+            let Some(now) = columns.get(number) else {
+                known.gone = true;
+                continue;
+            };
+            known.data_type = now.data_type;
+            if now.name != known.name {
+                known.former.push(std::mem::replace(&mut known.name, now.name.clone()));
             }
         }
-        for (number, known) in Self::columns_of(names) {
-            self.columns.entry(number).or_insert(known);
+        for (number, now) in columns {
+            self.columns.entry(*number).or_insert_with(|| now.clone());
         }
     }
 }

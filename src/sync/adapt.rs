@@ -105,13 +105,12 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_their_numbers() {
-        let names = |list: &[(i16, &str)]| list.iter().map(|(number, name)| (*number, (*name).to_owned())).collect::<BTreeMap<_, _>>();
-        let mut captured = Captured {
-            columns: Captured::columns_of(&names(&[(1, "a"), (2, "b"), (3, "c")])),
-            ..Captured::new(String::new(), String::new(), None)
-        };
-        captured.rename(&names(&[(1, "a"), (2, "x"), (3, "c")]));
-        captured.rename(&names(&[(1, "a"), (2, "y")]));
+        let names =
+            |list: &[(i16, &str)]| list.iter().map(|(number, name)| (*number, KnownColumn::new(name, None))).collect::<BTreeMap<_, _>>();
+        let mut captured =
+            Captured { columns: names(&[(1, "a"), (2, "b"), (3, "c")]), ..Captured::new(String::new(), String::new(), None) };
+        captured.reshape(&names(&[(1, "a"), (2, "x"), (3, "c")]));
+        captured.reshape(&names(&[(1, "a"), (2, "y")]));
         let table = TableInfo::of_columns(&[("a", "int4"), ("y", "int4")]);
         let found = |name: &str| match now(name, &table, &captured.columns) {
             Now::Same(column) | Now::Renamed(column) => column.name.clone(),

@@ -136,7 +136,7 @@ fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written,
         captured.written = Some(position);
     }
     if knows {
-        captured.rename(&plan.numbers);
+        captured.reshape(&plan.numbers);
         captured.partitions.clone_from(&plan.partitions);
     }
 }

@@ -17,6 +17,7 @@ use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{ColumnInfo, TableInfo};
 use crate::postgres::quote;
+use crate::state::captured::KnownColumn;
 use crate::types::pg_type::PgType;
 use crate::types::special::SpecialValues;
 use crate::types::{self, ColumnPlan, Wire};
@@ -54,8 +55,8 @@ pub struct StreamPlan {
     pub capture: Option<CapturePlan>,
     /// The table in the destination.
     pub spec: TableSpec,
-    /// The names of the table's columns by their numbers.
-    pub numbers: BTreeMap<i16, String>,
+    /// The table's columns by their numbers.
+    pub numbers: BTreeMap<i16, KnownColumn>,
     /// Its partitions that have rows, by OID.
     pub partitions: BTreeSet<u32>,
     /// Changes when staged chunks of another plan are of no use for this one.
@@ -218,7 +219,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
             Some(CapturePlan { by_ranges: true, .. }) => Some(Key { columns: table.primary_key.clone(), nullable: false }),
             _ => key(&chosen, table)?,
         },
-        numbers: table.columns.iter().map(|column| (column.attnum, column.name.clone())).collect(),
+        numbers: table.columns.iter().map(|column| (column.attnum, KnownColumn::new(&column.name, Some(column.logged)))).collect(),
         partitions: table.leaves.iter().map(|leaf| leaf.oid).filter(|oid| *oid != table.oid).collect(),
         cursor,
         upserts,

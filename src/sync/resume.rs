@@ -215,7 +215,7 @@ async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Ke
     let load = Uuid::now_v7().simple().to_string();
     let plan = &stream.plan;
     let captured = Captured {
-        columns: Captured::columns_of(&plan.numbers),
+        columns: plan.numbers.clone(),
         partitions: plan.partitions.clone(),
         filter: filter_of(plan),
         ..Captured::new(load, plan.spec.source.clone(), None)
@@ -235,7 +235,7 @@ async fn copy_beside<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Gro
     let left = split::chunks(ground.exported.client(), plan, &stream.info, &aim, ground.terms).await?;
     let source = &plan.spec.source;
     let mut captured = Captured {
-        columns: Captured::columns_of(&plan.numbers),
+        columns: plan.numbers.clone(),
         filter: filter_of(plan),
         partitions: plan.partitions.clone(),
         left,
@@ -245,7 +245,7 @@ async fn copy_beside<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Gro
     ground.keeper.commit(|state| {
         if let Some(before) = state.lakeward.captures.remove(&plan.id).filter(|before| before.table == *source) {
             captured.columns = before.columns;
-            captured.rename(&plan.numbers);
+            captured.reshape(&plan.numbers);
         }
         state.lakeward.loads.remove(&plan.id);
         state.lakeward.cursors.remove(&plan.id);

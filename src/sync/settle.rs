@@ -197,14 +197,14 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
     if let Some(seen) = load.seen.take() {
         let source = &plan.spec.source;
         let mut captured = Captured {
-            columns: Captured::columns_of(&plan.numbers),
+            columns: plan.numbers.clone(),
             partitions: plan.partitions.clone(),
             filter: plan.capture.as_ref().map(|capture| capture.filter.clone()).unwrap_or_default(),
             ..Captured::new(load.generation.clone(), source.clone(), Some(seen))
         };
         if let Some(before) = state.lakeward.captures.remove(id).filter(|before| before.table == *source) {
             captured.columns = before.columns;
-            captured.rename(&plan.numbers);
+            captured.reshape(&plan.numbers);
         }
         state.lakeward.loads.remove(id);
         state.lakeward.cursors.remove(id);

@@ -1,17 +1,19 @@
 //! What became of followed tables without a word in the log: such a table is copied again, or stops.
 //!
-//! A column with a default has values in rows that nobody has changed; a partition that is attached brings rows, one that is detached takes
-//! them away. Where rows are replaced by key the table is copied again, in one commit; a change log would lose its history, so it stops.
+//! A column with a default has values in rows that nobody has changed, one that gets another type has other values; a partition that is attached brings rows, one that is detached takes
+//! them away. Where rows are replaced by key the table is copied again, in one commit; a change log would lose its history, so it stops; what became of a
+//! column it only says.
 
 use super::StreamRun;
 use super::capture::Terms;
 use super::run::Run;
 use crate::capture::partitions::{self, Moves};
+use crate::capture::retype::keeps_values;
 use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::ColumnInfo;
 use crate::postgres::connect;
-use crate::state::captured::Captured;
+use crate::state::captured::{Captured, KnownColumn};
 use writers::{Destination, Table};
 
 impl<D: Destination> Run<D> {
@@ -29,11 +31,12 @@ impl<D: Destination> Run<D> {
                 continue;
             }
             let applies = capture.applies;
-            let column = filled_column(stream, &captured).filter(|_| applies);
-            let what = match column {
-                Some(column) => {
-                    Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
-                }
+            let mut what = column(stream, &captured);
+            if let Some(what) = what.take_if(|_| !applies) {
+                tracing::warn!("{}: {what}: rows that nobody changes stay in its change log as they were", stream.plan.id);
+            }
+            let what = match what {
+                Some(what) => Some(what),
                 None => self.partitions(stream, &captured, terms).await?,
             };
             let (Some(what), id) = (what, &stream.plan.id) else { continue };
@@ -82,8 +85,17 @@ pub(super) fn told(moves: &Moves, on_detach: OnDetach) -> Option<String> {
     (moves.gone > 0 && on_detach == OnDetach::Reload).then(|| format!("{} partitions were detached or dropped", moves.gone))
 }
 
-/// A column that is written, that has come since, and whose values the log does not tell.
-fn filled_column<'s, T: Table>(stream: &'s StreamRun<T>, captured: &Captured) -> Option<&'s ColumnInfo> {
-    let is_new = |column: &&ColumnInfo| column.filled && !captured.columns.is_empty() && !captured.columns.contains_key(&column.attnum);
-    stream.info.columns.iter().filter(is_new).find(|column| stream.plan.needs(&column.name))
+/// A column that is written, and has values in rows that were there which the log does not tell.
+fn column<T: Table>(stream: &StreamRun<T>, captured: &Captured) -> Option<String> {
+    let what = |column: &ColumnInfo| match captured.columns.get(&column.attnum) {
+        None if column.filled && !captured.columns.is_empty() => {
+            Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
+        }
+        Some(KnownColumn { data_type: Some(before), .. }) if !keeps_values(*before, column.logged) => Some(format!(
+            "the column {} has another type now ({}), and the log does not have what became of the values that were there",
+            column.name, column.declared
+        )),
+        _ => None,
+    };
+    stream.info.columns.iter().filter(|column| stream.plan.needs(&column.name)).find_map(what)
 }

@@ -440,22 +440,6 @@ fn keys_and_names_of_every_kind() {
     }
 }
 
-/// A change of a type that cannot be followed stops its table, in a run that begins after it as well.
-#[test]
-fn a_type_that_cannot_be_followed_stops_its_table_only() {
-    let database = Server::shared().database("captype");
-    database.sql("CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY); INSERT INTO a VALUES (1, 1)");
-    let job = job(&database, "captype", Some(json!({})));
-    job.sync().succeeded();
-    database.sql("ALTER TABLE a ALTER v TYPE text USING 'x' || v; INSERT INTO a VALUES (2, 'y'); INSERT INTO b VALUES (1)");
-    let failed = job.resume().failed(exit::SCHEMA, &["public.a"]);
-    assert!(failed.stderr.contains("stream public.a failed"), "{}", failed.stderr);
-    assert_same_iceberg(&job, &database, "public.b");
-    database.sql("DROP TABLE c; INSERT INTO b VALUES (2)");
-    job.resume().failed(exit::SCHEMA, &["2 of 3 streams failed", "public.c"]);
-    assert_same_iceberg(&job, &database, "public.b");
-}
-
 /// Partitions that bring rows or take them away, of which the log says nothing; and those that are created as partitions, whose rows are all in the log.
 #[test]
 fn partitions_come_and_go() {

@@ -1,0 +1,121 @@
+//! Which changes of a column's type leave the values that are there as they are.
+//!
+//! `ALTER TABLE … ALTER … TYPE` writes the rows anew without a word in the log. Promises: where a value of the new type may be another, or have another
+//! text, than the value of the old type that it was made of by the assignment cast, the change is not taken for one that keeps values. What `USING` computes
+//! is not known to anybody afterwards. Pure.
+
+/// A type as the log names it: `pg_attribute.atttypid` and `atttypmod`.
+pub type Logged = (u32, i32);
+
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const INT8: u32 = 20;
+const TEXT: u32 = 25;
+const VARCHAR: u32 = 1043;
+const VARBIT: u32 = 1562;
+const NUMERIC: u32 = 1700;
+const FLOAT4: u32 = 700;
+const FLOAT8: u32 = 701;
+const TIME: u32 = 1083;
+const TIMETZ: u32 = 1266;
+const TIMESTAMP: u32 = 1114;
+const TIMESTAMPTZ: u32 = 1184;
+
+/// The arrays of these types (`pg_type.dat`), whose modifiers are those of their elements.
+const ARRAYS: [(u32, u32); 13] = [
+    (1005, INT2),
+    (1007, INT4),
+    (1016, INT8),
+    (1009, TEXT),
+    (1015, VARCHAR),
+    (1563, VARBIT),
+    (1231, NUMERIC),
+    (1021, FLOAT4),
+    (1022, FLOAT8),
+    (1183, TIME),
+    (1270, TIMETZ),
+    (1115, TIMESTAMP),
+    (1185, TIMESTAMPTZ),
+];
+
+/// Whether every value of the type `before` is the same value of the type `now`.
+pub fn keeps_values(before: Logged, now: Logged) -> bool {
+    let array = |oid: u32| ARRAYS.iter().find(|(array, _)| *array == oid).map(|(_, element)| *element);
+    match (array(before.0), array(now.0)) {
+        (Some(then), Some(element)) => keeps((then, before.1), (element, now.1)),
+        _ => keeps(before, now),
+    }
+}
+
+fn keeps((then, before): Logged, (now, after): Logged) -> bool {
+    // No modifier is no limit.
+    let grows = after == -1 || (before != -1 && before <= after);
+    match (then, now) {
+        _ if (then, before) == (now, after) => true,
+        (INT2, INT4 | INT8) | (INT4, INT8) | (FLOAT4, FLOAT8) | (VARCHAR, TEXT) => true,
+        (TEXT, VARCHAR) => after == -1,
+        (VARCHAR, VARCHAR) | (VARBIT, VARBIT) => grows,
+        (TIME, TIME) | (TIMETZ, TIMETZ) | (TIMESTAMP, TIMESTAMP) | (TIMESTAMPTZ, TIMESTAMPTZ) => grows,
+        // `(precision << 16 | scale) + 4`. More digits before the point; with others behind it a value has another text.
+        (NUMERIC, NUMERIC) => after == -1 || (before != -1 && (before - 4) & 0xffff == (after - 4) & 0xffff && before <= after),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: i32 = -1;
+
+    fn numeric(precision: i32, scale: i32) -> Logged {
+        (NUMERIC, (precision << 16 | scale) + 4)
+    }
+
+    #[test]
+    fn wider_types_keep_values() {
+        for (before, now) in [
+            ((INT4, NONE), (INT4, NONE)),
+            ((INT2, NONE), (INT8, NONE)),
+            ((FLOAT4, NONE), (FLOAT8, NONE)),
+            ((VARCHAR, 14), (VARCHAR, 24)),
+            ((VARCHAR, 14), (VARCHAR, NONE)),
+            ((VARCHAR, 14), (TEXT, NONE)),
+            ((TEXT, NONE), (VARCHAR, NONE)),
+            (numeric(10, 2), numeric(12, 2)),
+            (numeric(10, 2), (NUMERIC, NONE)),
+            ((TIMESTAMP, 3), (TIMESTAMP, NONE)),
+            ((1007, NONE), (1016, NONE)),
+            ((1015, 14), (1009, NONE)),
+        ] {
+            assert!(keeps_values(before, now), "{before:?} to {now:?}");
+        }
+    }
+
+    #[test]
+    fn others_may_have_changed_them() {
+        const JSONB: u32 = 3802;
+        for (before, now) in [
+            ((INT8, NONE), (INT4, NONE)),
+            ((FLOAT8, NONE), (FLOAT4, NONE)),
+            ((TEXT, NONE), (INT4, NONE)),
+            ((TEXT, NONE), (JSONB, NONE)),
+            ((TEXT, NONE), (VARCHAR, 14)),
+            ((VARCHAR, 24), (VARCHAR, 14)),
+            ((VARCHAR, NONE), (VARCHAR, 14)),
+            ((NUMERIC, NONE), numeric(10, 2)),
+            (numeric(12, 2), numeric(10, 2)),
+            (numeric(10, 2), numeric(12, 3)),
+            (numeric(10, 2), (INT4, NONE)),
+            ((TIMESTAMP, NONE), (TIMESTAMP, 3)),
+            ((TIMESTAMP, NONE), (TIMESTAMPTZ, NONE)),
+            ((TIMESTAMP, NONE), (1082, NONE)),
+            ((1042, 9), (1042, 14)),
+            ((1016, NONE), (1007, NONE)),
+            ((INT4, NONE), (1007, NONE)),
+            ((50_000, NONE), (50_001, NONE)),
+        ] {
+            assert!(!keeps_values(before, now), "{before:?} to {now:?}");
+        }
+    }
+}

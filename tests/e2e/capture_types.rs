@@ -1,0 +1,81 @@
+//! Columns that get another type while their table is followed. The rows are written anew on the server without a word in the log.
+
+use super::capture::job;
+use crate::support::lakeward::exit;
+use crate::support::postgres::Server;
+use crate::support::readback::{assert_same_iceberg, assert_same_iceberg_as, duckdb};
+use serde_json::json;
+
+/// A change of a type that cannot be followed stops its table, in a run that begins after it as well.
+#[test]
+fn a_type_that_cannot_be_followed_stops_its_table_only() {
+    let database = Server::shared().database("captype");
+    database.sql("CREATE TABLE a (id int PRIMARY KEY, v int); CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY); INSERT INTO a VALUES (1, 1)");
+    let job = job(&database, "captype", Some(json!({})));
+    job.sync().succeeded();
+    database.sql("ALTER TABLE a ALTER v TYPE text USING 'x' || v; INSERT INTO a VALUES (2, 'y'); INSERT INTO b VALUES (1)");
+    let failed = job.resume().failed(exit::SCHEMA, &["public.a"]);
+    assert!(failed.stderr.contains("stream public.a failed"), "{}", failed.stderr);
+    assert_same_iceberg(&job, &database, "public.b");
+    database.sql("DROP TABLE c; INSERT INTO b VALUES (2)");
+    job.resume().failed(exit::SCHEMA, &["2 of 3 streams failed", "public.c"]);
+    assert_same_iceberg(&job, &database, "public.b");
+}
+
+/// Where the rows that are there have other values after a change of type, as the cast makes them, the table is copied again; where it is wider, it is
+/// not.
+#[test]
+fn values_that_a_change_of_type_alters_are_copied_again() {
+    let database = Server::shared().database("capretype");
+    database.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, a text, n int, d double precision, c numeric(12,2), at timestamp, s varchar(20), w int, u varchar(5), l bigint);
+         INSERT INTO t SELECT i, '0' || i, i, i / 7.0, i / 7.0, '2024-01-01 10:00:00'::timestamp + i * interval '7 hours', repeat('s', 9), i, 'u' || i, i FROM generate_series(1, 50) i",
+    );
+    let job = job(&database, "capretype", Some(json!({})));
+    job.sync().succeeded();
+    // The destination's columns have the types that they began with.
+    database.sql("CREATE VIEW expected AS SELECT * FROM t");
+    let check = |change: &str, expected: &str, copied: bool| {
+        database.sql(&format!("DROP VIEW expected; ALTER TABLE t {change}; CREATE VIEW expected AS SELECT {expected} FROM t"));
+        for more in ["", "INSERT INTO t (id, n) SELECT max(id) + 1, 5 FROM t; UPDATE t SET w = w + 1 WHERE id % 5 = 0"] {
+            database.sql(more);
+            let said = job.resume().succeeded().stderr;
+            assert_eq!(said.contains("copied again"), copied && more.is_empty(), "{change}: {said}");
+            assert_same_iceberg_as(&job, &database, "public.t", "public.expected");
+        }
+    };
+    check("ALTER w TYPE bigint", "*", false);
+    check("ALTER u TYPE text, ALTER c TYPE numeric(14,2)", "*", false);
+    check("ALTER s TYPE varchar(3) USING left(s, 3)", "*", true);
+    check("ALTER a TYPE int USING a::int", "id, a::text, n, d, c, at, s, w, u, l", true);
+    check("ALTER d TYPE real, ALTER l TYPE int", "id, a::text, n, d::double precision, c, at, s, w, u, l::bigint", true);
+    check("ALTER at TYPE date", "id, a::text, n, d::double precision, c, at::timestamp, s, w, u, l::bigint", true);
+    // While the table is followed without end, and in the middle of a transaction.
+    let mut arguments = crate::support::lakeward::Job::RESUME.to_vec();
+    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let running = job.start(&arguments);
+    database.sql(
+        "DROP VIEW expected; BEGIN; UPDATE t SET u = ' ' || u || '.5' WHERE id % 2 = 0; ALTER TABLE t ALTER c TYPE int; UPDATE t SET n = 8 WHERE id % 3 = 0; COMMIT;
+         CREATE VIEW expected AS SELECT id, a::text, n, d::double precision, c::numeric(14,2), at::timestamp, s, w, u, l::bigint FROM t",
+    );
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    running.signal("TERM");
+    let said = running.finish().succeeded().stderr;
+    assert!(said.contains("copied again"), "{said}");
+    assert_same_iceberg_as(&job, &database, "public.t", "public.expected");
+}
+
+/// A change log has what the rows were: nothing of it is taken back, and the run says what it does not have.
+#[test]
+fn a_change_log_says_that_values_were_altered() {
+    let database = Server::shared().database("capretypelog");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, '{\"a\":1}')");
+    let job = job(&database, "capretypelog", None);
+    job.sync().succeeded();
+    database.sql("ALTER TABLE t ALTER v TYPE jsonb USING v::jsonb; INSERT INTO t VALUES (2, '[]'); ALTER TABLE t ADD w int DEFAULT 5");
+    let said = job.resume().succeeded().stderr;
+    assert!(said.contains("the column v has another type now (jsonb)"), "{said}");
+    assert!(!job.resume().succeeded().stderr.contains("another type"));
+    let rows = duckdb(&job.files("public.t"), "SELECT _op_type, v::text FROM $files ORDER BY _cdc_order");
+    assert_eq!(rows, json!([["r", "{\"a\":1}"], ["c", "[]"]]));
+}
