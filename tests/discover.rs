@@ -240,7 +240,7 @@ fn made_of(ty: &PgType) -> String {
     let parts: Vec<String> = ty.parts().into_iter().map(made_of).collect();
     let more = match &ty.kind {
         TypeKind::Base | TypeKind::Other => String::new(),
-        TypeKind::Enum => " enum".to_owned(),
+        TypeKind::Enum(_) => " enum".to_owned(),
         TypeKind::Array { dimensions, .. } => format!(" [{dimensions} × {}]", parts.concat()),
         TypeKind::Composite(attributes) => {
             let attributes: Vec<_> = attributes.iter().zip(parts).map(|(attribute, part)| format!("{} {part}", attribute.name)).collect();

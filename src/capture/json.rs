@@ -168,7 +168,7 @@ fn form_of<'t>(ty: &'t PgType) -> std::result::Result<Form, &'t PgType> {
             // A date's text is in ISO 8601 already.
             _ => Form::Text,
         },
-        TypeKind::Enum | TypeKind::Range(_) | TypeKind::Multirange(_) | TypeKind::Other => Form::Text,
+        TypeKind::Enum(_) | TypeKind::Range(_) | TypeKind::Multirange(_) | TypeKind::Other => Form::Text,
     })
 }
 

@@ -88,7 +88,7 @@ fn values_are_those_of_row_to_json() {
         ],
     );
     check(&range_over(int4()), Value, &[("[1,10)", "\"[1,10)\"")]);
-    check(&PgType { kind: TypeKind::Enum, ..extension("mood") }, Value, &[("very sad", "\"very sad\"")]);
+    check(&PgType { kind: TypeKind::Enum(Vec::new()), ..extension("mood") }, Value, &[("very sad", "\"very sad\"")]);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn text_from_before_a_column_was_json_is_a_string() {
 fn types_that_only_the_server_makes_json_of_are_refused() {
     let geometry = || PgType { json_cast: true, ..extension("geometry") };
     let own = PgType { extension: false, ..hstore() };
-    let mood = PgType { kind: TypeKind::Enum, json_cast: true, ..extension("mood") };
+    let mood = PgType { kind: TypeKind::Enum(Vec::new()), json_cast: true, ..extension("mood") };
     for ty in [geometry(), array_of(geometry()), composite(&[("n", int4()), ("g", array_of(geometry()))]), own, mood] {
         let error = Member::new(&column("x", ty.clone()), Appearance::Value, false).expect_err("a cast");
         assert!(error.to_string().contains("column `x`") && error.advice().is_some_and(|hint| hint.contains("\"string\"")), "{error}");

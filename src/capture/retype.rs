@@ -1,11 +1,63 @@
 //! Which changes of a column's type leave the values that are there as they are.
 //!
-//! `ALTER TABLE … ALTER … TYPE` writes the rows anew without a word in the log. Promises: where a value of the new type may be another, or have another
+//! `ALTER TABLE … ALTER … TYPE` writes the rows anew without a word in the log; a label of an enum or an attribute of a composite type changes without a row
+//! being written at all. Promises: where a value of the new type may be another, or have another
 //! text, than the value of the old type that it was made of by the assignment cast, the change is not taken for one that keeps values. What `USING` computes
 //! is not known to anybody afterwards. Pure.
 
+use crate::postgres::catalog::{ColumnInfo, TableInfo};
+use crate::state::captured::KnownColumn;
+use crate::types::pg_type::TypeKind;
+use std::collections::BTreeMap;
+
 /// A type as the log names it: `pg_attribute.atttypid` and `atttypmod`.
-pub type Logged = (u32, i32);
+type Logged = (u32, i32);
+
+/// What may have altered values.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The column has another type.
+    Type,
+    /// A label has this name now.
+    Label(String),
+    /// A composite type has other attributes.
+    Attributes,
+}
+
+/// The columns of a table by number, as they are to be remembered.
+pub fn known(table: &TableInfo) -> BTreeMap<i16, KnownColumn> {
+    table.columns.iter().map(|column| (column.attnum, remember(column))).collect()
+}
+
+fn remember(column: &ColumnInfo) -> KnownColumn {
+    let mut known = KnownColumn { name: column.name.clone(), data_type: Some(column.logged), ..KnownColumn::default() };
+    for part in column.ty.walk() {
+        match &part.kind {
+            TypeKind::Enum(labels) => known.labels.extend(labels.iter().map(|label| (label.oid, label.name.clone()))),
+            TypeKind::Composite(attributes) => known.attributes.extend(attributes.iter().map(|attribute| {
+                format!("{}.{} {} {},{}", part.oid, attribute.number, attribute.name, attribute.ty.oid, attribute.ty.typmod)
+            })),
+            _ => {}
+        }
+    }
+    known
+}
+
+/// What may have altered the values of a column that was known. Labels and attributes that are new are not in any row of before, but a row that was logged
+/// without an attribute cannot be read with it.
+pub fn change(before: &KnownColumn, column: &ColumnInfo) -> Option<Change> {
+    // An older release did not write it.
+    let then = before.data_type?;
+    if !keeps_values(then, column.logged) {
+        return Some(Change::Type);
+    }
+    let now = remember(column);
+    let renamed = before.labels.iter().find_map(|(oid, label)| now.labels.get(oid).filter(|now| *now != label));
+    match renamed {
+        Some(label) => Some(Change::Label(label.clone())),
+        None => (before.attributes != now.attributes).then_some(Change::Attributes),
+    }
+}
 
 const INT2: u32 = 21;
 const INT4: u32 = 23;
@@ -39,7 +91,7 @@ const ARRAYS: [(u32, u32); 13] = [
 ];
 
 /// Whether every value of the type `before` is the same value of the type `now`.
-pub fn keeps_values(before: Logged, now: Logged) -> bool {
+fn keeps_values(before: Logged, now: Logged) -> bool {
     let array = |oid: u32| ARRAYS.iter().find(|(array, _)| *array == oid).map(|(_, element)| *element);
     match (array(before.0), array(now.0)) {
         (Some(then), Some(element)) => keeps((then, before.1), (element, now.1)),
@@ -65,8 +117,37 @@ fn keeps((then, before): Logged, (now, after): Logged) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::pg_type::{Attribute, Label, PgType};
 
     const NONE: i32 = -1;
+
+    #[test]
+    fn labels_and_attributes_are_told_by_their_numbers() {
+        let label = |oid, name: &str| Label { oid, name: name.to_owned() };
+        let mood = |labels: &[(u32, &str)]| PgType {
+            kind: TypeKind::Enum(labels.iter().map(|(oid, name)| label(*oid, name)).collect()),
+            ..PgType::of_extension("mood")
+        };
+        let of = |ty: PgType| ColumnInfo { ty, ..TableInfo::of_columns(&[("v", "x")]).columns.remove(0) };
+        let before = remember(&of(mood(&[(1, "sad"), (2, "ok")])));
+        assert_eq!(change(&before, &of(mood(&[(3, "bad"), (1, "sad"), (2, "ok")]))), None);
+        assert_eq!(change(&before, &of(mood(&[(1, "blue"), (2, "ok"), (3, "sad")]))), Some(Change::Label("blue".into())));
+        let array = |ty: PgType| PgType { kind: TypeKind::Array { element: Box::new(ty), dimensions: 1 }, ..PgType::of_extension("_mood") };
+        let before = remember(&of(array(mood(&[(1, "sad")]))));
+        assert_eq!(change(&before, &of(array(mood(&[(1, "blue")])))), Some(Change::Label("blue".into())));
+
+        let pair = |attributes: &[(i16, &str)]| {
+            let attribute =
+                |(number, name): &(i16, &str)| Attribute { number: *number, name: (*name).to_owned(), ty: PgType::built_in(23, "int4") };
+            PgType { kind: TypeKind::Composite(attributes.iter().map(attribute).collect()), ..PgType::of_extension("pair") }
+        };
+        let before = remember(&of(pair(&[(1, "a"), (2, "b")])));
+        assert_eq!(change(&before, &of(pair(&[(1, "a"), (2, "b")]))), None);
+        for other in [&[(1, "a")][..], &[(1, "a"), (3, "b")], &[(1, "a"), (2, "c")], &[(1, "a"), (2, "b"), (3, "c")]] {
+            assert_eq!(change(&before, &of(pair(other))), Some(Change::Attributes), "{other:?}");
+        }
+        assert_eq!(change(&KnownColumn::default(), &of(pair(&[]))), None);
+    }
 
     fn numeric(precision: i32, scale: i32) -> Logged {
         (NUMERIC, (precision << 16 | scale) + 4)

@@ -12,7 +12,7 @@ pub(crate) fn explain(place: &str, name: &str, fault: Fault) -> Error {
     let as_text = format!("set \"column_types\": {{\"{name}\": \"string\"}} for the stream in streams.json");
     match fault {
         Fault::Malformed(what) => Error::source_db(format!("{place}: the value is malformed: {what}"))
-            .hint(format!("if it stays so, {as_text}: the server's text is then carried unread")),
+            .hint(format!("if its type has changed meanwhile, load the table anew (sync --reload); if it stays so, {as_text}: the server's text is then carried unread")),
         Fault::Unfit { value, why } => Error::schema(format!("{place}: {value} is {why}"))
             .hint(format!("{as_text}: every value is then carried as the server prints it")),
         Fault::Special { value, why, .. } => Error::schema(format!("{place}: {value} is {why}")).hint(format!(

@@ -8,7 +8,6 @@ use super::catalog_query as query;
 use super::scope::{Patterns, Scope, closest};
 use crate::error::{Context, Error, Result};
 use crate::types::pg_type::PgType;
-use std::collections::HashMap;
 use tokio_postgres::Client;
 
 /// What discover finds.
@@ -127,17 +126,6 @@ fn check_named(scope: &Scope, patterns: &Patterns, assembly: &Assembly) -> Resul
         assembly.readable(relation).map_err(|reason| Error::source_db(format!("include {text:?} names what cannot be read: {reason}")))?;
     }
     Ok(())
-}
-
-/// The labels of every enum type, by the type's OID, in their order.
-///
-/// # Errors
-/// A failing query.
-pub async fn enum_labels(client: &Client) -> Result<HashMap<u32, String>> {
-    let query =
-        "SELECT enumtypid, string_agg(quote_literal(enumlabel), ',' ORDER BY enumsortorder) FROM pg_catalog.pg_enum GROUP BY enumtypid";
-    let rows = client.query_typed(query, &[]).await.map_err(|e| super::connect::sql_error(&e))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// What kind of relation a stream reads (`pg_class.relkind`).

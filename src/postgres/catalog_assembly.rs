@@ -363,11 +363,11 @@ fn resolve(types: &HashMap<u32, TypeRow>, mut oid: u32, mut typmod: i32, mut dim
                 dimensions: usize::try_from(dimensions).unwrap_or(0).max(1),
             },
             'b' => TypeKind::Base,
-            'e' => TypeKind::Enum,
+            'e' => TypeKind::Enum(ty.labels.clone()),
             'c' => TypeKind::Composite(
                 ty.attributes
                     .iter()
-                    .map(|a| Ok(Attribute { name: a.name.clone(), ty: part(a.type_oid, a.typmod, a.dimensions)? }))
+                    .map(|a| Ok(Attribute { number: a.number, name: a.name.clone(), ty: part(a.type_oid, a.typmod, a.dimensions)? }))
                     .collect::<Result<_>>()?,
             ),
             'r' if ty.ranges_over != 0 => TypeKind::Range(Box::new(part(ty.ranges_over, -1, 0)?)),
@@ -412,6 +412,7 @@ mod tests {
             json_cast: false,
             ranges_over: 0,
             attributes: Vec::new(),
+            labels: Vec::new(),
         }
     }
 

@@ -1,10 +1,11 @@
-//! The catalog's SQL: eight queries whatever the number of tables, and their rows as plain values.
+//! The catalog's SQL: nine queries whatever the number of tables, and their rows as plain values.
 //!
 //! The rim of `catalog`, which gives the rows their meaning. Every query is read-only, names `pg_catalog` in full (a session's
 //! search path is not ours), needs no superuser, works on standbys and on PostgreSQL 10 to 18, and is sent without a named statement,
 //! so that a pooler in transaction mode does not mind.
 
 use crate::error::{Error, Result};
+use crate::types::pg_type::Label;
 use std::collections::HashMap;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
@@ -108,11 +109,14 @@ pub(super) struct TypeRow {
     pub ranges_over: u32,
     /// A composite type's attributes.
     pub attributes: Vec<AttributeRow>,
+    /// An enum's labels, in their order.
+    pub labels: Vec<Label>,
 }
 
 /// A row of `pg_attribute` of a composite type.
 #[derive(Clone, Debug)]
 pub(super) struct AttributeRow {
+    pub number: i16,
     pub name: String,
     pub type_oid: u32,
     pub typmod: i32,
@@ -324,6 +328,7 @@ pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Res
             extension: get(row, 14)?,
             json_cast: get(row, 15)?,
             attributes: Vec::new(),
+            labels: Vec::new(),
         };
         types.insert(get(row, 0)?, ty);
     }
@@ -331,7 +336,21 @@ pub(super) async fn types(client: &Client, server: &Server, oids: &[u32]) -> Res
     for (oid, attribute) in attributes(client, &composites).await? {
         types.entry(oid).and_modify(|ty| ty.attributes.push(attribute));
     }
+    let enums: Vec<u32> = types.iter().filter(|(_, ty): &(&u32, &TypeRow)| ty.typtype == 'e').map(|(oid, _)| *oid).collect();
+    for (oid, label) in labels(client, &enums).await? {
+        types.entry(oid).and_modify(|ty| ty.labels.push(label));
+    }
     Ok(types)
+}
+
+/// Labels of enums, each with its type's OID, in order.
+async fn labels(client: &Client, types: &[u32]) -> Result<Vec<(u32, Label)>> {
+    if types.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT enumtypid, oid, enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = ANY ($1) ORDER BY enumtypid, enumsortorder";
+    let found = rows(client, sql, &[(&types, Type::OID_ARRAY)]).await?;
+    found.iter().map(|row| Ok((get(row, 0)?, Label { oid: get(row, 1)?, name: get(row, 2)? }))).collect()
 }
 
 /// Attributes of composite types, each with its type's OID, in order.
@@ -339,12 +358,13 @@ async fn attributes(client: &Client, types: &[u32]) -> Result<Vec<(u32, Attribut
     if types.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = "SELECT t.oid, a.attname::text, a.atttypid, a.atttypmod, a.attndims::int4 FROM pg_catalog.pg_type t \
+    let sql = "SELECT t.oid, a.attname::text, a.atttypid, a.atttypmod, a.attndims::int4, a.attnum FROM pg_catalog.pg_type t \
          JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped \
          WHERE t.oid = ANY ($1) ORDER BY t.oid, a.attnum";
     let found = rows(client, sql, &[(&types, Type::OID_ARRAY)]).await?;
     let attribute = |row: &Row| {
-        Ok((get(row, 0)?, AttributeRow { name: get(row, 1)?, type_oid: get(row, 2)?, typmod: get(row, 3)?, dimensions: get(row, 4)? }))
+        let (name, type_oid, typmod, dimensions, number) = (get(row, 1)?, get(row, 2)?, get(row, 3)?, get(row, 4)?, get(row, 5)?);
+        Ok((get(row, 0)?, AttributeRow { number, name, type_oid, typmod, dimensions }))
     };
     found.iter().map(attribute).collect()
 }

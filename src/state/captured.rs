@@ -56,13 +56,12 @@ pub struct KnownColumn {
     /// written it.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub data_type: Option<(u32, i32)>,
-}
-
-impl KnownColumn {
-    /// A column that is there.
-    pub fn new(name: &str, data_type: Option<(u32, i32)>) -> Self {
-        Self { name: name.to_owned(), data_type, ..Self::default() }
-    }
+    /// The labels of the enums that its values are made of, by `pg_enum.oid`: rows that are there have another text when one gets another name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<u32, String>,
+    /// The attributes of the composite types that its values are made of, each with its type's OID, number, name and type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
 }
 
 impl Captured {
@@ -100,10 +99,11 @@ impl Captured {
                 known.gone = true;
                 continue;
             };
-            known.data_type = now.data_type;
+            let mut former = std::mem::take(&mut known.former);
             if now.name != known.name {
-                known.former.push(std::mem::replace(&mut known.name, now.name.clone()));
+                former.push(std::mem::take(&mut known.name));
             }
+            *known = KnownColumn { former, ..now.clone() };
         }
         for (number, now) in columns {
             self.columns.entry(*number).or_insert_with(|| now.clone());

@@ -9,6 +9,7 @@ use crate::config::streams::Property;
 use crate::postgres::catalog::{ColumnInfo, TableInfo};
 use crate::state::State;
 use crate::state::captured::KnownColumn;
+use crate::types;
 use std::collections::BTreeMap;
 
 /// The columns of followed streams by stream id, and by number.
@@ -82,7 +83,10 @@ fn adapt_one(column: &mut ChosenColumn, chosen: &mut Chosen, table: &TableInfo, 
     let property = chosen.stream.type_schema.properties.get(&column.source);
     let then = property.and_then(|value| serde_json::from_value::<Property>(value.clone()).ok()).map(|property| property.source_type);
     let is_other = then.is_some_and(|then| !then.is_empty() && then != now.declared);
-    if is_other && !chosen.metadata.column_types.contains_key(&column.source) {
+    // So are the attributes in it, whose type keeps its name.
+    let exact = types::exact_type(&now.ty).to_string();
+    let has_others = column.types.iter().any(|ty| ty.contains("struct<") && *ty != exact);
+    if (is_other || has_others) && !chosen.metadata.column_types.contains_key(&column.source) {
         column.types.clear();
     }
     true
@@ -105,8 +109,11 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_their_numbers() {
-        let names =
-            |list: &[(i16, &str)]| list.iter().map(|(number, name)| (*number, KnownColumn::new(name, None))).collect::<BTreeMap<_, _>>();
+        let names = |list: &[(i16, &str)]| {
+            list.iter()
+                .map(|(number, name)| (*number, KnownColumn { name: (*name).to_owned(), ..KnownColumn::default() }))
+                .collect::<BTreeMap<_, _>>()
+        };
         let mut captured =
             Captured { columns: names(&[(1, "a"), (2, "b"), (3, "c")]), ..Captured::new(String::new(), String::new(), None) };
         captured.reshape(&names(&[(1, "a"), (2, "x"), (3, "c")]));

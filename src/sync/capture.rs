@@ -402,7 +402,9 @@ async fn read<T: Table>(
             }
             if target.is_none() && looked.elapsed() >= LOOK {
                 looked = Instant::now();
-                if reader.has_unseen_partitions(&ground.options, ground.terms.on_detach).await? {
+                if reader.has_unseen_shapes(&ground.options).await?
+                    || reader.has_unseen_partitions(&ground.options, ground.terms.on_detach).await?
+                {
                     return Ok(Ended::Anew);
                 }
             }

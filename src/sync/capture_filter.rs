@@ -81,7 +81,7 @@ async fn test(session: &Session, condition: &filter::Condition, column: &ColumnI
     let (Some(value), Some(operator)) = (&condition.value, Operator::parse(condition.operator)) else {
         return Ok(Test::Null(condition.operator == "="));
     };
-    let kind = kind(session, &column.ty).await?;
+    let kind = kind_of(&column.ty);
     let kind = kind.ok_or_else(|| refuse(column, format!("is of type {}, whose values only the server can compare", column.declared)))?;
     if matches!(kind, Kind::Text | Kind::Padded) {
         if !collation.deterministic {
@@ -124,16 +124,10 @@ fn is_relative(value: &str) -> bool {
 }
 
 /// How values of a type compare; `None` if only the server knows.
-async fn kind(session: &Session, ty: &PgType) -> Result<Option<Kind>> {
-    if ty.kind == TypeKind::Enum {
-        let sql = "SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder";
-        let rows = session.client.query_typed(sql, &[(&ty.oid, Type::OID)]).await.map_err(|e| session.error(&e))?;
-        return Ok(Some(Kind::Enum(rows.iter().map(|row| row.get(0)).collect())));
-    }
-    Ok(kind_of(ty))
-}
-
 fn kind_of(ty: &PgType) -> Option<Kind> {
+    if let TypeKind::Enum(labels) = &ty.kind {
+        return Some(Kind::Enum(labels.iter().map(|label| label.name.clone()).collect()));
+    }
     if ty.namespace != "pg_catalog" || ty.kind != TypeKind::Base {
         return None;
     }

@@ -16,7 +16,7 @@ use super::backfill::read_chunk;
 use super::capture::{Ended, Ground, flush_position};
 use super::capture_reader::Reader;
 use super::capture_settle::concerns;
-use super::capture_shapes::is_as_planned;
+use super::capture_shapes::are_as_planned;
 use super::window::Follower;
 use crate::chunks;
 use crate::error::{Error, Result};
@@ -141,7 +141,7 @@ async fn copy<T: Table>(follower: &mut Follower<T>, ground: &Ground, recent: &Re
     let mut relations = Relations::default();
     relations.add(&stream.info, None);
     let exported = visible(ground, &relations, recent, &plan.id).await.map_err(doing)?;
-    if !is_as_planned(exported.client(), &stream.info).await.map_err(doing)? {
+    if !are_as_planned(exported.client(), &[&stream.info]).await.map_err(doing)? {
         return Ok(Copied::Outdated);
     }
     let high = flush_position(exported.client()).await.map_err(doing)?;

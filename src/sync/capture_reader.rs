@@ -9,7 +9,7 @@ use super::backfill::BatchLimits;
 use super::capture_pending::{Pending, Replaying, Taken};
 use super::capture_ranges::Recent;
 use super::capture_settle::{agree, change, concerns};
-use super::capture_shapes::{Doubt, Reading, reading};
+use super::capture_shapes::{Doubt, Reading, Trouble, reading};
 use super::keeper::Keeper;
 use super::meter::Phase;
 use super::window::Follower;
@@ -72,6 +72,8 @@ pub struct Reader<T: Table> {
     doubts: HashMap<u32, Doubt>,
     /// The same of those that a change has named: the catalog has to be asked.
     pub(super) questions: Vec<Doubt>,
+    /// What the catalog looked like from afar when the shapes of all tables were looked at last.
+    pub(super) trace: Vec<(i64, Option<i64>)>,
     /// Followers by relations of their name that are other tables.
     namesakes: HashMap<u32, usize>,
     /// Relations that are not known, which may be partitions that have come since; each is asked about once.
@@ -157,6 +159,7 @@ impl<T: Table> Reader<T> {
             shapes: HashMap::new(),
             doubts: HashMap::new(),
             questions: Vec::new(),
+            trace: Vec::new(),
             namesakes: HashMap::new(),
             strangers: Vec::new(),
             asked: HashSet::new(),
@@ -411,8 +414,11 @@ impl<T: Table> Reader<T> {
             }
             // A value that does not fit may be one of a table that has another shape by now.
             match self.questions.iter_mut().find(|doubt| doubt.follower == index) {
-                Some(doubt) => doubt.trouble.failure = Some(error),
-                None => follower.fail(error),
+                Some(doubt) => drop(doubt.trouble.failure.get_or_insert(error)),
+                None => {
+                    let trouble = Trouble { failure: Some(error), ..Trouble::default() };
+                    self.questions.push(Doubt { follower: index, trouble });
+                }
             }
             return Ok(());
         }

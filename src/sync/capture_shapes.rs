@@ -9,8 +9,8 @@ use super::capture::Ended;
 use super::capture_plan::CapturePlan;
 use super::capture_reader::Reader;
 use super::unseen::told;
-use crate::capture::partitions;
 use crate::capture::pgoutput::{Relation, RelationColumn};
+use crate::capture::{partitions, retype};
 use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result, Retry};
 use crate::postgres::catalog::{self, ColumnInfo, TableInfo};
@@ -18,6 +18,7 @@ use crate::postgres::connect::{self, ConnectOptions, Session};
 use crate::state::captured::KnownColumn;
 use std::collections::{BTreeMap, HashSet};
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 use writers::Table;
 
 /// A relation that the plan does not explain.
@@ -128,19 +129,23 @@ fn by_place(columns: usize, table: &TableInfo, known: &BTreeMap<i16, KnownColumn
     (stays && without_gaps && columns >= before.len() && numbers.len() == columns).then_some(numbers)
 }
 
-/// Whether a table is as it was when it was planned, as far as the log can tell: the numbers, names and types of its columns.
-pub async fn is_as_planned(client: &Client, planned: &TableInfo) -> Result<bool> {
-    let name = (planned.namespace.clone(), planned.name.clone());
-    let found = match catalog::load_tables(client, &[name], false).await {
+/// Whether tables are as they were when they were planned: the numbers, names and types of their columns, and what these types are made of.
+pub async fn are_as_planned(client: &Client, planned: &[&TableInfo]) -> Result<bool> {
+    let names: Vec<_> = planned.iter().map(|table| (table.namespace.clone(), table.name.clone())).collect();
+    let found = match catalog::load_tables(client, &names, false).await {
         Ok(found) => found,
         Err(error) if error.retry() == Retry::Never => return Ok(false),
         Err(error) => return Err(error),
     };
-    let columns = |table: &TableInfo| -> Vec<_> {
-        table.columns.iter().map(|column| (column.attnum, column.name.clone(), column.declared.clone())).collect()
-    };
-    Ok(found.iter().any(|found| found.oid == planned.oid && columns(found) == columns(planned)))
+    let is_same = |found: &TableInfo, planned: &TableInfo| found.oid == planned.oid && retype::known(found) == retype::known(planned);
+    Ok(planned.iter().all(|planned| found.iter().any(|found| is_same(found, planned))))
 }
+
+/// Numbers that are others when a column of the tables, an attribute of a composite type or a label of an enum is another.
+const TRACE: &str = "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod)))::int8 \
+    FROM pg_catalog.pg_attribute WHERE attnum > 0 AND NOT attisdropped \
+      AND (attrelid = ANY ($1) OR attrelid IN (SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'c')) \
+    UNION ALL SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', oid, enumlabel)))::int8 FROM pg_catalog.pg_enum";
 
 impl<T: Table> Reader<T> {
     /// Asks the catalog what the log does not tell.
@@ -156,7 +161,7 @@ impl<T: Table> Reader<T> {
                 continue;
             }
             let id = follower.stream.plan.id.clone();
-            if !is_as_planned(&session.client, &follower.stream.info).await? {
+            if !are_as_planned(&session.client, &[&follower.stream.info]).await? {
                 tracing::info!("{id} has got other columns");
                 session.close().await;
                 return Ok(Ended::Anew);
@@ -187,6 +192,22 @@ impl<T: Table> Reader<T> {
         }
         session.close().await;
         Ok(false)
+    }
+
+    /// Whether tables have changed of which no change has told so: nobody writes to them, or a label of an enum has got another name.
+    pub async fn has_unseen_shapes(&mut self, options: &ConnectOptions) -> Result<bool> {
+        let followed: Vec<_> =
+            self.followers.iter().filter(|follower| !follower.has_failed()).map(|follower| &follower.stream.info).collect();
+        let oids: Vec<u32> = followed.iter().map(|table| table.oid).collect();
+        let session = connect::session(options).await?;
+        let found = session.client.query_typed(TRACE, &[(&oids, Type::OID_ARRAY)]).await;
+        let found = found.map_err(|e| session.error(&e).doing("look whether tables have changed"))?;
+        let trace: Vec<(i64, Option<i64>)> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
+        // What the catalog says in full costs more.
+        let unseen = self.trace != trace && !are_as_planned(&session.client, &followed).await?;
+        session.close().await;
+        self.trace = trace;
+        Ok(unseen)
     }
 
     /// Relations that are partitions of a table that is followed.

@@ -28,7 +28,7 @@ fn table(columns: &[(i16, &str)]) -> TableInfo {
 
 /// What the columns of a relation are called, and whether they are in doubt for good.
 fn names(then: &[&str], now: &[(i16, &str)], known: &[(i16, &str)]) -> (Vec<String>, bool) {
-    let known = known.iter().map(|(number, name)| (*number, KnownColumn::new(name, None))).collect();
+    let known = known.iter().map(|(number, name)| (*number, KnownColumn { name: (*name).to_owned(), ..KnownColumn::default() })).collect();
     let written = now.iter().map(|(_, name)| *name).collect();
     let Reading { shape, doubt } = read(&relation(then), &table(now), &written, &known);
     let lost = doubt.is_some_and(|trouble| trouble.is_hopeless());

@@ -48,14 +48,15 @@ use crate::error::{Error, Kind, Result, Retry};
 use crate::memory::Memory;
 use crate::postgres::catalog::{self, TableInfo};
 use crate::postgres::connect::{self, ConnectOptions};
+use crate::postgres::quote;
 use crate::postgres::replica::Replicas;
 use crate::shutdown::Stop;
+use crate::types::pg_type::{PgType, TypeKind};
 use adapt::Known;
 use chrono::Utc;
 use meter::Meter;
 use pace::Pace;
 use plan::{StreamPlan, Terms};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use writers::Table;
@@ -164,7 +165,6 @@ impl Planner {
         let session = connect::session(&self.options).await?;
         let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
         let tables = catalog::load_tables(&session.client, &names, self.collapse_partitions).await.map_err(|e| session.cause(e))?;
-        let labels = catalog::enum_labels(&session.client).await.map_err(|e| session.cause(e))?;
         let mut plans = Vec::with_capacity(tables.len());
         for (chosen, table) in chosen.iter().zip(tables) {
             let mut chosen = chosen.clone();
@@ -173,7 +173,7 @@ impl Planner {
             }
             flatten::find_keys(&session, &mut chosen, &table).await?;
             let mut plan = plan::plan(chosen, &table, now, &self.terms)?;
-            plan.fingerprint.push_str(&format!("|{}|{}", self.options.user, enum_labels(&table, &labels)));
+            plan.fingerprint.push_str(&format!("|{}|{}", self.options.user, enum_labels(&table)));
             if plan.filter.is_some() || plan.key.is_some() || plan.cursor.is_some() {
                 // A literal that the column's type does not take is found now, not after an hour of other tables.
                 let probe = plan.probe(&table);
@@ -199,7 +199,11 @@ fn unusable(error: Error) -> Error {
 }
 
 /// The labels of the enums that a table's columns use: a label can be renamed without a row changing.
-fn enum_labels(table: &TableInfo, labels: &HashMap<u32, String>) -> String {
-    let types = table.columns.iter().flat_map(|c| c.ty.walk());
-    types.filter_map(|ty| labels.get(&ty.oid)).map(String::as_str).collect::<Vec<_>>().join(";")
+fn enum_labels(table: &TableInfo) -> String {
+    let types = table.columns.iter().flat_map(|column| column.ty.walk());
+    let labels = |ty: &PgType| match &ty.kind {
+        TypeKind::Enum(labels) => labels.iter().map(|label| quote::literal(&label.name)).collect::<Vec<_>>().join(","),
+        _ => String::new(),
+    };
+    types.map(labels).filter(|labels| !labels.is_empty()).collect::<Vec<_>>().join(";")
 }

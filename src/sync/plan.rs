@@ -7,6 +7,7 @@ use super::increment::CursorField;
 use super::olake_columns::{OlakeColumn, instant, olake_column, synthetic};
 use super::{flatten, row_json};
 use crate::capture::json::Member;
+use crate::capture::retype;
 use crate::capture::rows::Origin;
 use crate::chunks::keys::Key;
 use crate::config::column_type::ColumnType;
@@ -219,7 +220,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
             Some(CapturePlan { by_ranges: true, .. }) => Some(Key { columns: table.primary_key.clone(), nullable: false }),
             _ => key(&chosen, table)?,
         },
-        numbers: table.columns.iter().map(|column| (column.attnum, KnownColumn::new(&column.name, Some(column.logged)))).collect(),
+        numbers: retype::known(table),
         partitions: table.leaves.iter().map(|leaf| leaf.oid).filter(|oid| *oid != table.oid).collect(),
         cursor,
         upserts,

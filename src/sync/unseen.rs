@@ -8,7 +8,7 @@ use super::StreamRun;
 use super::capture::Terms;
 use super::run::Run;
 use crate::capture::partitions::{self, Moves};
-use crate::capture::retype::keeps_values;
+use crate::capture::retype::{self, Change};
 use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::ColumnInfo;
@@ -85,17 +85,28 @@ pub(super) fn told(moves: &Moves, on_detach: OnDetach) -> Option<String> {
     (moves.gone > 0 && on_detach == OnDetach::Reload).then(|| format!("{} partitions were detached or dropped", moves.gone))
 }
 
+/// What a change of its type has made of a column's values.
+fn altered(known: &KnownColumn, column: &ColumnInfo) -> Option<String> {
+    let (name, ty) = (&column.name, &column.declared);
+    Some(match retype::change(known, column)? {
+        Change::Type => {
+            format!("the column {name} has another type now ({ty}), and the log does not have what became of the values that were there")
+        }
+        Change::Label(label) => format!("a label of the type of {name} ({ty}) is called {label:?} now, without a word in the log"),
+        Change::Attributes => format!(
+            "the type of {name} ({ty}) has other attributes now, and the log does not have what became of the values that were there"
+        ),
+    })
+}
+
 /// A column that is written, and has values in rows that were there which the log does not tell.
 fn column<T: Table>(stream: &StreamRun<T>, captured: &Captured) -> Option<String> {
     let what = |column: &ColumnInfo| match captured.columns.get(&column.attnum) {
         None if column.filled && !captured.columns.is_empty() => {
             Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
         }
-        Some(KnownColumn { data_type: Some(before), .. }) if !keeps_values(*before, column.logged) => Some(format!(
-            "the column {} has another type now ({}), and the log does not have what became of the values that were there",
-            column.name, column.declared
-        )),
-        _ => None,
+        Some(known) => altered(known, column),
+        None => None,
     };
     stream.info.columns.iter().filter(|column| stream.plan.needs(&column.name)).find_map(what)
 }

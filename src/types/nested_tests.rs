@@ -29,7 +29,7 @@ fn multirange_of(range: PgType) -> PgType {
 
 #[test]
 fn arrays_are_lists_of_what_their_elements_are() {
-    let mood = PgType { kind: TypeKind::Enum, ..extension("mood") };
+    let mood = PgType { kind: TypeKind::Enum(Vec::new()), ..extension("mood") };
     for (ty, name) in [
         (array_of(int4()), "list<integer_small>"),
         (deep(int4(), 3), "list<list<list<integer_small>>>"),
@@ -99,7 +99,7 @@ fn elements_are_read_as_they_would_be_alone() {
             r#"[{"a": 1}, ∅]"#,
         ),
         (
-            PgType { kind: TypeKind::Enum, ..extension("mood") },
+            PgType { kind: TypeKind::Enum(Vec::new()), ..extension("mood") },
             "list<string>",
             "000000010000000100004c9c0000000200000001000000087665727920736164ffffffff",
             r#"{"very sad",NULL}"#,

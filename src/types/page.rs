@@ -107,9 +107,9 @@ fn samples() -> Vec<Sample> {
     let array = |dimensions| PgType { kind: TypeKind::Array { element: Box::new(int4()), dimensions }, ..own("_int4") };
     let range = || PgType { kind: TypeKind::Range(Box::new(int4())), ..own("int4range") };
     let attributes = [("amount", numeric_12_2()), ("note", named(25, "text"))];
-    let attributes = attributes.map(|(name, ty)| Attribute { name: name.to_owned(), ty }).into();
+    let attributes = attributes.map(|(name, ty)| Attribute { number: 0, name: name.to_owned(), ty }).into();
     samples.extend([
-        sample("enums", PgType { kind: TypeKind::Enum, ..own("mood") }),
+        sample("enums", PgType { kind: TypeKind::Enum(Vec::new()), ..own("mood") }),
         sample("arrays, here `integer[]`", array(1)),
         Sample { examples: Some(&["{{1,2},{3,4}}"]), ..sample("arrays, here `integer[][]`", array(2)) },
         sample(

@@ -28,7 +28,7 @@ pub(crate) fn extension(name: &str) -> PgType {
 
 /// A composite type.
 pub(crate) fn composite(attributes: &[(&str, PgType)]) -> PgType {
-    let attributes = attributes.iter().map(|(name, ty)| Attribute { name: (*name).to_owned(), ty: ty.clone() }).collect();
+    let attributes = attributes.iter().map(|(name, ty)| Attribute { number: 0, name: (*name).to_owned(), ty: ty.clone() }).collect();
     PgType { kind: TypeKind::Composite(attributes), ..extension("pair") }
 }
 

@@ -29,8 +29,8 @@ pub struct PgType {
 pub enum TypeKind {
     /// Base type.
     Base,
-    /// Enum.
-    Enum,
+    /// Enum; its labels in their order.
+    Enum(Vec<Label>),
     /// Array.
     Array {
         /// Type of the elements.
@@ -48,9 +48,20 @@ pub enum TypeKind {
     Other,
 }
 
+/// A label of an enum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// `pg_enum.oid`, which stays when it gets another name.
+    pub oid: u32,
+    /// Name.
+    pub name: String,
+}
+
 /// An attribute of a composite type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribute {
+    /// `pg_attribute.attnum`, which tells it from one that is dropped and made again.
+    pub number: i16,
     /// Name.
     pub name: String,
     /// Type.
@@ -74,7 +85,7 @@ impl PgType {
         match &self.kind {
             TypeKind::Array { element: part, .. } | TypeKind::Range(part) | TypeKind::Multirange(part) => vec![part],
             TypeKind::Composite(attributes) => attributes.iter().map(|attribute| &attribute.ty).collect(),
-            TypeKind::Base | TypeKind::Enum | TypeKind::Other => Vec::new(),
+            TypeKind::Base | TypeKind::Enum(_) | TypeKind::Other => Vec::new(),
         }
     }
 

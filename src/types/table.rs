@@ -31,7 +31,7 @@ pub(crate) fn blocks() -> impl Iterator<Item = &'static Block> {
 /// The block of a type.
 pub(crate) fn block(ty: &PgType) -> &'static Block {
     match ty.kind {
-        TypeKind::Enum => &ENUM,
+        TypeKind::Enum(_) => &ENUM,
         TypeKind::Array { .. } => &ARRAY,
         TypeKind::Composite(_) => &COMPOSITE,
         TypeKind::Range(_) => &RANGE,
@@ -96,7 +96,7 @@ mod tests {
         assert!(route(&own, &ColumnType::String, SpecialValues::Error).is_some_and(|route| !route.binary));
         let citext = PgType { extension: false, ..extension("citext") };
         assert!(route(&citext, &ColumnType::String, SpecialValues::Error).is_some_and(|route| !route.binary));
-        let mood = PgType { kind: TypeKind::Enum, ..own };
+        let mood = PgType { kind: TypeKind::Enum(Vec::new()), ..own };
         assert!(route(&mood, &ColumnType::String, SpecialValues::Error).is_some_and(|route| route.binary));
     }
 
@@ -133,7 +133,7 @@ mod tests {
         let int4 = || base(23, "int4", -1);
         let range = || range_over(int4());
         let nested = [
-            PgType { kind: TypeKind::Enum, ..extension("mood") },
+            PgType { kind: TypeKind::Enum(Vec::new()), ..extension("mood") },
             numeric_type(12, 2),
             array_of(int4()),
             array_of(array_of(base(25, "text", -1))),

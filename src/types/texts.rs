@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn labels_and_texts_of_extensions() {
-        let mood = || PgType { kind: TypeKind::Enum, ..extension("mood") };
+        let mood = || PgType { kind: TypeKind::Enum(Vec::new()), ..extension("mood") };
         exactly(mood(), "string");
         accepts(&mood(), &[]);
         check(mood(), "string", &[("7665727920736164", "very sad", "very sad"), ("6772c3b6c39f6572", "größer", "größer")]);

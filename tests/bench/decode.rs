@@ -252,7 +252,7 @@ fn wide_row(row: &mut Row<'_>, at: i64) {
 
 fn structs() -> Vec<ColumnPlan> {
     let built_in = PgType::built_in;
-    let part = |name: &str, ty| Attribute { name: name.to_owned(), ty };
+    let part = |name: &str, ty| Attribute { number: 0, name: name.to_owned(), ty };
     let pair = vec![part("x", built_in(23, "int4")), part("label", built_in(25, "text"))];
     [
         ("id", built_in(20, "int8")),

@@ -3,8 +3,9 @@
 use super::capture::job;
 use crate::support::lakeward::exit;
 use crate::support::postgres::Server;
-use crate::support::readback::{assert_same_iceberg, assert_same_iceberg_as, duckdb};
+use crate::support::readback::{assert_all_same_iceberg, assert_same_iceberg, assert_same_iceberg_as, duckdb};
 use serde_json::json;
+use std::time::Duration;
 
 /// A change of a type that cannot be followed stops its table, in a run that begins after it as well.
 #[test]
@@ -58,7 +59,7 @@ fn values_that_a_change_of_type_alters_are_copied_again() {
         "DROP VIEW expected; BEGIN; UPDATE t SET u = ' ' || u || '.5' WHERE id % 2 = 0; ALTER TABLE t ALTER c TYPE int; UPDATE t SET n = 8 WHERE id % 3 = 0; COMMIT;
          CREATE VIEW expected AS SELECT id, a::text, n, d::double precision, c::numeric(14,2), at::timestamp, s, w, u, l::bigint FROM t",
     );
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     running.signal("TERM");
     let said = running.finish().succeeded().stderr;
     assert!(said.contains("copied again"), "{said}");
@@ -78,4 +79,54 @@ fn a_change_log_says_that_values_were_altered() {
     assert!(!job.resume().succeeded().stderr.contains("another type"));
     let rows = duckdb(&job.files("public.t"), "SELECT _op_type, v::text FROM $files ORDER BY _cdc_order");
     assert_eq!(rows, json!([["r", "{\"a\":1}"], ["c", "[]"]]));
+}
+
+/// A label that gets another name, and a composite type that gets other attributes: no row is written, and every row reads otherwise.
+#[test]
+fn values_whose_type_has_changed_inside_are_copied_again() {
+    let database = Server::shared().database("capinside");
+    database.sql(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TYPE basket AS (apples int, pears int, content mood);
+         CREATE TABLE t (id int PRIMARY KEY, m mood, list mood[], b basket); ALTER TABLE t ALTER list SET NOT NULL;
+         CREATE TABLE quiet (id int PRIMARY KEY, m mood);
+         INSERT INTO t SELECT i, (ARRAY['sad', 'ok'])[i % 2 + 1]::mood, ARRAY['sad', NULL]::mood[], ROW(i, 2 * i, 'ok'::mood)::basket FROM generate_series(1, 20) i;
+         INSERT INTO quiet VALUES (1, 'sad')",
+    );
+    let job = job(&database, "capinside", Some(json!({})));
+    job.sync().succeeded();
+    let check = |change: &str, copied: bool| {
+        database.sql(change);
+        database.sql("INSERT INTO t (id, list) SELECT max(id) + 1, '{}' FROM t; UPDATE t SET m = NULL WHERE id = 3");
+        let said = job.resume().succeeded().stderr;
+        assert_eq!(said.contains("copied again"), copied, "{change}: {said}");
+        assert_all_same_iceberg(&job, &database, &["public.t", "public.quiet"]);
+    };
+    check("ALTER TYPE mood ADD VALUE 'good' BEFORE 'ok'; UPDATE t SET m = 'good' WHERE id = 5", false);
+    check("UPDATE t SET m = 'sad' WHERE id = 6; ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'", true);
+    check(
+        "UPDATE t SET b.apples = 7 WHERE id = 7; ALTER TYPE basket ADD ATTRIBUTE plums text; UPDATE t SET b.plums = 'two' WHERE id = 8",
+        true,
+    );
+    // A run without end sees it by itself, of a table that nobody writes to, too; and values of a shape that it does not know yet.
+    let mut arguments = crate::support::lakeward::Job::RESUME.to_vec();
+    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let running = job.start(&arguments);
+    std::thread::sleep(Duration::from_secs(2));
+    database.sql("ALTER TYPE basket ADD ATTRIBUTE nuts int; UPDATE t SET b.nuts = 4 WHERE id = 11");
+    std::thread::sleep(Duration::from_secs(3));
+    database.sql("ALTER TYPE mood RENAME VALUE 'blue' TO 'gloomy'");
+    std::thread::sleep(Duration::from_secs(40));
+    running.signal("TERM");
+    let said = running.finish().succeeded().stderr;
+    assert!(said.matches("copied again").count() >= 3, "{said}");
+    assert_all_same_iceberg(&job, &database, &["public.t", "public.quiet"]);
+
+    // What is gone stays in the destination, and is NULL.
+    database.sql(
+        "UPDATE t SET b.pears = 9 WHERE id = 9; ALTER TYPE basket RENAME ATTRIBUTE plums TO kiwis; UPDATE t SET b.kiwis = 'green' WHERE id = 10;
+         CREATE TYPE basket_there AS (apples int, pears int, content mood, plums text, nuts int, kiwis text);
+         CREATE VIEW expected AS SELECT id, m, list, CASE WHEN b::text IS NOT NULL THEN ROW((b).apples, (b).pears, (b).content, NULL, (b).nuts, (b).kiwis)::basket_there END AS b FROM t",
+    );
+    job.resume().succeeded();
+    assert_same_iceberg_as(&job, &database, "public.t", "public.expected");
 }

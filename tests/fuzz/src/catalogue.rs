@@ -51,8 +51,8 @@ pub fn types() -> Vec<(String, PgType)> {
     let geometry = PgType { typmod: 4326 << 8, ..find(&types, "geometry") };
     types.push(("geometry with a reference system".to_owned(), geometry));
     let made = |name: &str, kind| (name.to_owned(), PgType { namespace: "public".to_owned(), kind, ..PgType::built_in(70_000, name) });
-    types.push(made("mood", TypeKind::Enum));
-    let attribute = |name: &str, ty| Attribute { name: name.to_owned(), ty };
+    types.push(made("mood", TypeKind::Enum(Vec::new())));
+    let attribute = |name: &str, ty| Attribute { number: 0, name: name.to_owned(), ty };
     let inner = made("inner_t", TypeKind::Composite(vec![attribute("n", find(&types, "numeric")), attribute("d", find(&types, "date"))])).1;
     let attributes = vec![
         attribute("x", find(&types, "int4")),
