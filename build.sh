@@ -42,8 +42,8 @@ usage: ./build.sh <command>
   bench decode [--rounds N]     measure what decoding alone costs, from memory, on one core
   interop                       have Spark, DuckDB, ClickHouse and PyIceberg read Iceberg tables, Spark write between our commits, and
                                 a REST catalog commit several tables together
-  foreign                       send the database of PostgreSQL's own regression tests through a sync, and hold a change log against
-                                Debezium's of the same changes
+  foreign                       send the database of PostgreSQL's own regression tests through a sync, follow its scenarios of logical
+                                decoding, and hold a change log against Debezium's of the same changes
   fuzz [TARGET] [--seconds N]   look for bytes that break the decoders (all targets, 60 seconds each)
   chaos [--minutes M] [--seed N] [--log FILE]
                                 run syncs through random work, kills, crashes, outages and failing steps (default 10 minutes), or play
@@ -388,12 +388,12 @@ interop() {
     LAKEWARD_RUSTBERG=$CACHE/tools/bin/rustberg cargo test --manifest-path "$ROOT/Cargo.toml" --workspace -- together rustberg
 }
 
-# PostgreSQL's regression suite, as Debian's source package has it; LAKEWARD_REGRESS names its folder.
-need_regress() {
-    local home=$CACHE/regress version
-    if [ ! -e "$home/regress/parallel_schedule" ]; then
-        command -v apt-get >/dev/null || die "missing: PostgreSQL's source. Set LAKEWARD_REGRESS to its src/test/regress"
-        say "Fetching PostgreSQL's source for its regression tests"
+# PostgreSQL's own tests, as Debian's source package has them; LAKEWARD_POSTGRES_SOURCE names its folder.
+need_postgres_source() {
+    local home=$CACHE/postgres-source version
+    if [ ! -e "$home/contrib/test_decoding/sql" ]; then
+        command -v apt-get >/dev/null || die "missing: PostgreSQL's source. Set LAKEWARD_POSTGRES_SOURCE to its folder"
+        say "Fetching PostgreSQL's source for its own tests"
         mkdir -p "$home/lists/partial" "$home/cache/archives/partial"
         # Lists of its own: the machine's are left alone.
         printf 'deb-src http://deb.debian.org/debian %s main\n' "$(. /etc/os-release && echo "$VERSION_CODENAME")" > "$home/sources.list"
@@ -401,10 +401,10 @@ need_regress() {
             "$home/sources.list" "$home/lists" "$home/cache" > "$home/apt.conf"
         version=$(basename "$(dirname "$(find_postgres)")")
         (cd "$home" && export APT_CONFIG=$home/apt.conf && apt-get update -q >&2 && apt-get source -q --download-only "postgresql-$version" >&2)
-        tar -xf "$home"/postgresql-*.orig.tar.* -C "$home" --wildcards --strip-components=3 '*/src/test/regress'
+        tar -xf "$home"/postgresql-*.orig.tar.* -C "$home" --wildcards --strip-components=1 '*/src/test/regress' '*/contrib/test_decoding'
         rm -rf "$home"/postgresql-* "$home/lists" "$home/cache"
     fi
-    export LAKEWARD_REGRESS=$home/regress
+    export LAKEWARD_POSTGRES_SOURCE=$home
 }
 
 # Cases that others thought of.
@@ -413,7 +413,7 @@ foreign() {
     command -v java >/dev/null || install "Java, for Debezium" openjdk-17-jre-headless
     need_readers venv-debezium "${DEBEZIUM[@]}"
     "$LAKEWARD_PYTHON" -B "$ROOT/tests/interop/debezium.py" --binary "$BINARY" "$@"
-    [ -n "${LAKEWARD_REGRESS:-}" ] || need_regress
+    [ -n "${LAKEWARD_POSTGRES_SOURCE:-}" ] || need_postgres_source
     run_tests --test e2e -- foreign
 }
 
@@ -471,6 +471,8 @@ proof() {
     export LAKEWARD_PROOF
     LAKEWARD_EXHAUSTIVE=1 run_tests --test e2e crashes::
     chaos --minutes "$minutes"
+    [ -n "${LAKEWARD_POSTGRES_SOURCE:-}" ] || need_postgres_source
+    run_tests --test e2e foreign
     fuzz --seconds 60 2>&1 | tee "$LAKEWARD_PROOF/fuzz.log" >&2
     (cd "$ROOT" && "$LAKEWARD_PYTHON" -B tests/proof/report.py "$LAKEWARD_PROOF" > docs/proof.md)
     rm -rf "$LAKEWARD_PROOF"

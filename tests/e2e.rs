@@ -50,6 +50,8 @@ mod families;
 mod follow;
 #[path = "e2e/foreign.rs"]
 mod foreign;
+#[path = "e2e/foreign_decoding.rs"]
+mod foreign_decoding;
 #[path = "e2e/gentle.rs"]
 mod gentle;
 #[path = "e2e/iceberg.rs"]

@@ -1,6 +1,6 @@
 //! Databases that we did not think of: what PostgreSQL's own regression suite leaves behind, table by table as it is in the database.
 //!
-//! The suite is not kept here: `LAKEWARD_REGRESS` names its folder (`src/test/regress` of PostgreSQL's source), `./build.sh foreign` fetches it.
+//! The suite is not kept here: `LAKEWARD_POSTGRES_SOURCE` names PostgreSQL's source, `./build.sh foreign` fetches what is needed of it.
 
 use crate::support::lakeward::{Job, exit};
 use crate::support::postgres::{Database, Server};
@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 /// The folder of the suite, where there is one.
 fn suite() -> Option<PathBuf> {
-    std::env::var_os("LAKEWARD_REGRESS").map(PathBuf::from)
+    std::env::var_os("LAKEWARD_POSTGRES_SOURCE").map(|root| PathBuf::from(root).join("src/test/regress"))
 }
 
 /// The scripts of a schedule, in order; those that run at the same time there come one after the other.
@@ -104,6 +104,10 @@ fn all_tables(destination: &Value) {
         false => assert_all_same_as(&job, &database, &pairs),
     }
     eprintln!("{} tables are the same", pairs.len());
+    if let Some(proof) = std::env::var_os("LAKEWARD_PROOF") {
+        let counts = json!({"found": streams.len(), "same": pairs.len(), "refused": REFUSED.len()});
+        std::fs::write(Path::new(&proof).join("regression.json"), counts.to_string()).expect("write the report");
+    }
 }
 
 #[test]
