@@ -9,7 +9,11 @@ use std::time::Duration;
 
 /// A job whose streams are all followed, into Iceberg with these keys, or into Parquet.
 pub fn job(database: &Database, slot: &str, iceberg: Option<Value>) -> Job {
-    let job = Job::new(database);
+    following(Job::new(database), slot, iceberg)
+}
+
+/// As [`job`], of a job that is there.
+pub fn following(job: Job, slot: &str, iceberg: Option<Value>) -> Job {
     job.edit("source.json", |source| {
         source["update_method"] = json!({"replication_slot": slot, "publication": format!("{slot}_pub"), "create_if_missing": true});
     });

@@ -78,9 +78,11 @@ enum Disturbance {
     Terminated,
     /// The object store does not answer for a while.
     StoreAway,
+    /// The disk of the destination and the state is full for a while.
+    DiskFull,
 }
 
-const DISTURBANCES: [Disturbance; 12] = [
+const DISTURBANCES: [Disturbance; 14] = [
     Disturbance::None,
     Disturbance::None,
     Disturbance::None,
@@ -93,6 +95,8 @@ const DISTURBANCES: [Disturbance; 12] = [
     Disturbance::NetworkAway,
     Disturbance::Terminated,
     Disturbance::StoreAway,
+    Disturbance::DiskFull,
+    Disturbance::DiskFull,
 ];
 
 /// Those that need a standby; one of them is done instead, now and then.
@@ -207,7 +211,7 @@ impl World {
         let failover = if log.standby { ", true" } else { "" };
         database.sql(&format!("SELECT pg_create_logical_replication_slot('chaos', 'pgoutput', false, {}{failover}); CREATE PUBLICATION chaos_pub FOR TABLE a, b, p WITH (publish_via_partition_root = true)", log.two_phase));
         let (proxy, store) = (Proxy::start(database.port), ObjectStore::conditional());
-        let job = capture::job(&database, "chaos", log.iceberg.then(|| log.writer.clone()));
+        let job = capture::following(Job::on_small_disk(&database), "chaos", log.iceberg.then(|| log.writer.clone()));
         if !log.iceberg {
             job.write_destination(store.writer());
         }
@@ -267,7 +271,7 @@ impl World {
         command.env("LAKEWARD_FAULTS", &round.faults);
         let mut running = self.job.start_command(command);
         std::thread::sleep(Duration::from_millis(round.after_ms));
-        self.disturb(round.disturbance);
+        self.disturb(round.disturbance, round.after_ms % 400);
         std::thread::sleep(Duration::from_millis(if round.ends { 500 } else { 0 }));
         self.heal();
         if round.ends && round.follow {
@@ -286,7 +290,8 @@ impl World {
         }
     }
 
-    fn disturb(&mut self, mut disturbance: Disturbance) {
+    /// `room`: what a full disk has left, in KiB.
+    fn disturb(&mut self, mut disturbance: Disturbance, room: u64) {
         if disturbance == Disturbance::Promotion && !self.standby.as_ref().is_some_and(|standby| standby.has_slot("chaos")) {
             disturbance = Disturbance::ServerCrash;
         }
@@ -313,6 +318,12 @@ impl World {
                 self.store.go_down();
                 std::thread::sleep(Duration::from_millis(1500));
             }
+            Disturbance::DiskFull => {
+                if let Some(disk) = self.job.disk() {
+                    disk.leave_kib(room);
+                    std::thread::sleep(Duration::from_millis(1500));
+                }
+            }
         }
     }
 
@@ -331,6 +342,9 @@ impl World {
         self.proxy.slow(false);
         self.proxy.away(false);
         self.store.recover();
+        if let Some(disk) = self.job.disk() {
+            disk.clear();
+        }
     }
 
     /// Nothing is open any more, and a run without any disturbance comes to its end.

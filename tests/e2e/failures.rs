@@ -1,12 +1,12 @@
 //! What goes wrong is said in one sentence with the right exit code, and harms neither destination nor state.
 
+use crate::support::disk::SmallDisk;
+use crate::support::free_port;
 use crate::support::lakeward::{Job, exit, files_under};
-use crate::support::postgres::{Database, PASSWORD, Server, is_root};
+use crate::support::postgres::{Database, PASSWORD, Server};
 use crate::support::readback::{assert_same, count};
 use crate::support::s3::ObjectStore;
-use crate::support::{free_port, skip};
 use serde_json::json;
-use std::process::Command;
 
 /// A job that has succeeded once, so that there is something to harm.
 fn synced(label: &str) -> (Database, Job) {
@@ -108,19 +108,13 @@ fn a_dropped_table() {
 /// A real full disk: a tmpfs of 4 MB, already holding a table.
 #[test]
 fn disk_full() {
-    if !is_root() {
-        return skip("disk_full needs root to mount a small file system");
-    }
     let (database, job) = synced("diskfull");
     let lake = job.lake();
     std::fs::remove_dir_all(&lake).expect("start with an empty lake");
     std::fs::create_dir(&lake).expect("make the mount point");
     let _ = std::fs::remove_file(job.path("state.json"));
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "lakeward-test"]).arg(&lake).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        return skip("disk_full may not mount here");
-    }
-    let _unmount = Unmount(&lake);
+    let Some(disk) = SmallDisk::mount(&lake) else { return };
+    disk.leave_kib(4096);
     job.sync().succeeded();
     let mut last = String::new();
     // md5 does not compress: about 20 MB.
@@ -137,14 +131,6 @@ fn disk_full() {
     let after = job.sync();
     assert_eq!(after.code, Some(exit::DONE), "after the disk was full ({last}): {}", after.stderr);
     assert_same(&job, &database, "public.t");
-}
-
-struct Unmount<'a>(&'a std::path::Path);
-
-impl Drop for Unmount<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The binary under test, run in a folder of its own with the four files.
 
+use super::disk::SmallDisk;
 use super::postgres::Database;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
@@ -31,6 +32,8 @@ pub mod exit {
 
 /// A folder with `source.json`, `destination.json`, `streams.json`, `state.json` and, for a local destination, `lake/`.
 pub struct Job {
+    /// Unmounted before the folder goes.
+    disk: Option<SmallDisk>,
     folder: TempDir,
 }
 
@@ -53,10 +56,26 @@ pub struct Running {
 impl Job {
     /// A job from `database` to a local folder.
     pub fn new(database: &Database) -> Self {
-        let job = Self { folder: tempfile::Builder::new().prefix("lakeward-job-").tempdir().expect("make the job's folder") };
+        Self::begun(database, false)
+    }
+
+    /// As [`Job::new`], on a disk of its own, where this machine lets us mount one.
+    pub fn on_small_disk(database: &Database) -> Self {
+        Self::begun(database, true)
+    }
+
+    fn begun(database: &Database, on_small_disk: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("lakeward-job-").tempdir().expect("make the job's folder");
+        let disk = on_small_disk.then(|| SmallDisk::mount(folder.path())).flatten();
+        let job = Self { disk, folder };
         job.write("source.json", &database.source());
         job.write_destination(json!({"local_path": job.lake()}));
         job
+    }
+
+    /// The disk that it is on, if it has one of its own.
+    pub fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_ref()
     }
 
     /// A file of the job.

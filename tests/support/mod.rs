@@ -5,6 +5,7 @@
 pub mod canonical;
 pub mod damage;
 pub mod dice;
+pub mod disk;
 pub mod lakeward;
 pub mod literals;
 pub mod majors;

@@ -11,7 +11,7 @@ pub const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text, n numeric,
      INSERT INTO a SELECT i, 'v' || i, i, now(), repeat('x', i % 4 * 1000) FROM generate_series(1, 2000) i;
      INSERT INTO b SELECT i, 'k' || i % 5, jsonb_build_object('i', i) FROM generate_series(1, 500) i;
      CREATE TABLE p (id int, day int, v text, PRIMARY KEY (id, day)) PARTITION BY RANGE (day); CREATE TABLE p_0 PARTITION OF p FOR VALUES FROM (0) TO (10);
-     ALTER TABLE a ADD narrow int, ADD called text";
+     CREATE TYPE mood AS ENUM ('so', 'm0'); ALTER TABLE a ADD narrow int, ADD called text, ADD short text, ADD m mood";
 
 /// What one transaction does to `a` and `b`, between BEGIN and its end.
 pub fn work(dice: &mut Dice) -> String {
@@ -54,7 +54,7 @@ pub fn transaction(dice: &mut Dice) -> String {
 /// What has been done to the shape of the tables so far.
 pub struct Shapes {
     /// For names.
-    label: &'static str,
+    prefix: &'static str,
     number: usize,
     prepared: Option<String>,
     called: String,
@@ -64,9 +64,9 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// Nothing yet. `label` tells prepared transactions, whose names all databases of a server share.
-    pub fn new(label: &'static str) -> Self {
-        Self { label, number: 0, prepared: None, called: "called".to_owned(), partitions: Vec::new(), fresh: Vec::new() }
+    /// Nothing yet. `prefix` tells prepared transactions, whose names all databases of a server share.
+    pub fn new(prefix: &'static str) -> Self {
+        Self { prefix, number: 0, prepared: None, called: "called".to_owned(), partitions: Vec::new(), fresh: Vec::new() }
     }
 
     /// A run has seen all partitions. Of those that come and go unseen, a publication through the root leaves no trace.
@@ -80,13 +80,13 @@ impl Shapes {
         Some(format!("{} PREPARED '{name}'", if dice.one_in(3) { "ROLLBACK" } else { "COMMIT" }))
     }
 
-    /// The next statements: columns come with and without defaults, get other names and wider types; partitions come, with rows or without, and go;
+    /// The next statements: columns come with and without defaults, get other names, wider types and shorter ones; a label gets another name; partitions come, with rows or without, and go;
     /// transactions are prepared and decided later; a table is emptied.
     pub fn next(&mut self, dice: &mut Dice) -> Vec<String> {
         let mut all = Vec::new();
         self.number += 1;
         let number = self.number;
-        let kind = dice.below(9);
+        let kind = dice.below(11);
         // What is prepared holds its locks.
         if matches!(kind, 1 | 4..) || dice.one_in(2) {
             all.extend(self.decide(dice));
@@ -116,7 +116,7 @@ impl Shapes {
                 "CREATE TABLE q_{number} (LIKE p INCLUDING ALL); INSERT INTO q_{number} SELECT i, {number}1, 'attached' FROM generate_series(1, 9) i; ALTER TABLE p ATTACH PARTITION q_{number} FOR VALUES FROM ({number}0) TO ({number}9); UPDATE p SET v = v || '+' WHERE id % 4 = 0"
             ),
             6 => {
-                let name = format!("{}{number}", self.label);
+                let name = format!("{}{number}", self.prefix);
                 let sql = format!(
                     "BEGIN; UPDATE p SET v = v || 'g' WHERE id % 3 = 0; INSERT INTO b VALUES ({number} + 100000, 'g', '{{}}'); PREPARE TRANSACTION '{name}'"
                 );
@@ -126,6 +126,17 @@ impl Shapes {
             7 if !self.partitions.is_empty() => {
                 format!("ALTER TABLE p DETACH PARTITION p_{}; UPDATE p SET v = v || '-' WHERE id % 5 = 0", self.partitions.swap_remove(0))
             }
+            9 => {
+                let length = 1 + dice.below(20);
+                format!(
+                    "ALTER TABLE a ALTER short TYPE varchar({length}) USING left(short, {length}); UPDATE a SET short = left('s' || id || repeat('-', 20), {length}) WHERE id % 6 = 0"
+                )
+            }
+            10 => format!(
+                "UPDATE a SET m = (enum_range(NULL::mood))[2] WHERE id % 8 = 0;
+                 DO $$ BEGIN EXECUTE format('ALTER TYPE mood RENAME VALUE %L TO %L', (enum_range(NULL::mood))[2], 'm{number}'); END $$;
+                 UPDATE a SET m = (enum_range(NULL::mood))[2] WHERE id % 9 = 0"
+            ),
             _ => "TRUNCATE b".to_owned(),
         });
         all
