@@ -20,7 +20,7 @@ fn run_through(job: &Job, database: &Database, dice: &mut Dice, rounds: usize, m
         let endless = !first && dice.one_in(3);
         let mut arguments = if first { Job::SYNC.to_vec() } else { Job::RESUME.to_vec() };
         if endless {
-            arguments.extend(["--follow", "--commit-interval", "200ms"]);
+            arguments.extend(Job::FOLLOW);
         }
         let running = job.start(&arguments);
         std::thread::sleep(Duration::from_millis(if endless { 1500 } else { 0 } + dice.below(900) as u64));

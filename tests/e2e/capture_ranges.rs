@@ -114,8 +114,7 @@ fn a_copy_beside_changes_holds_nothing_back() {
     let job = ranges(&database, "caprangeslot", Some(json!({})));
     job.edit("source.json", |source| source["backfill"]["chunk_rows"] = json!(400));
     job.select(&["public.t"]);
-    let mut arguments = Job::SYNC.to_vec();
-    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let arguments = [&Job::SYNC[..], &Job::FOLLOW].concat();
     let running = job.start(&arguments);
     let confirmed = || {
         database.sql("SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = 'caprangeslot'").trim().parse::<u64>()
@@ -226,8 +225,7 @@ fn copied_once(name: &str, stop: impl FnOnce(&Job, Running), amend: impl FnOnce(
     database.sql(TABLES);
     let job = ranges(&database, name, None);
     job.select(&["public.t"]);
-    let mut arguments = Job::SYNC.to_vec();
-    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let arguments = [&Job::SYNC[..], &Job::FOLLOW].concat();
     stop(&job, job.start(&arguments));
     amend(&job);
     assert!(left(&job) > 0, "nothing is left to copy");

@@ -1,7 +1,7 @@
 //! Columns that get another type while their table is followed. The rows are written anew on the server without a word in the log.
 
 use super::capture::job;
-use crate::support::lakeward::exit;
+use crate::support::lakeward::{Job, exit};
 use crate::support::postgres::Server;
 use crate::support::readback::{assert_all_same_iceberg, assert_same_iceberg, assert_same_iceberg_as, duckdb};
 use serde_json::json;
@@ -52,8 +52,7 @@ fn values_that_a_change_of_type_alters_are_copied_again() {
     check("ALTER d TYPE real, ALTER l TYPE int", "id, a::text, n, d::double precision, c, at, s, w, u, l::bigint", true);
     check("ALTER at TYPE date", "id, a::text, n, d::double precision, c, at::timestamp, s, w, u, l::bigint", true);
     // While the table is followed without end, and in the middle of a transaction.
-    let mut arguments = crate::support::lakeward::Job::RESUME.to_vec();
-    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let arguments = [&Job::RESUME[..], &Job::FOLLOW].concat();
     let running = job.start(&arguments);
     database.sql(
         "DROP VIEW expected; BEGIN; UPDATE t SET u = ' ' || u || '.5' WHERE id % 2 = 0; ALTER TABLE t ALTER c TYPE int; UPDATE t SET n = 8 WHERE id % 3 = 0; COMMIT;
@@ -108,8 +107,7 @@ fn values_whose_type_has_changed_inside_are_copied_again() {
         true,
     );
     // A run without end sees it by itself, of a table that nobody writes to, too; and values of a shape that it does not know yet.
-    let mut arguments = crate::support::lakeward::Job::RESUME.to_vec();
-    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let arguments = [&Job::RESUME[..], &Job::FOLLOW].concat();
     let running = job.start(&arguments);
     std::thread::sleep(Duration::from_secs(2));
     database.sql("ALTER TYPE basket ADD ATTRIBUTE nuts int; UPDATE t SET b.nuts = 4 WHERE id = 11");

@@ -251,7 +251,7 @@ impl World {
     fn arguments(&self, follow: bool) -> Vec<&'static str> {
         let mut arguments = if self.job.path("state.json").exists() { Job::RESUME.to_vec() } else { Job::SYNC.to_vec() };
         if follow {
-            arguments.extend(["--follow", "--commit-interval", "200ms"]);
+            arguments.extend(Job::FOLLOW);
         }
         arguments
     }

@@ -52,8 +52,7 @@ fn a_standby_takes_over_while_changes_are_followed() {
         job.resume().succeeded();
         standby.has_slot("takeover")
     });
-    let mut arguments = Job::RESUME.to_vec();
-    arguments.extend(["--follow", "--commit-interval", "200ms"]);
+    let arguments = [&Job::RESUME[..], &Job::FOLLOW].concat();
     let killed = job.start(&arguments);
     std::thread::sleep(Duration::from_millis(1500));
     killed.kill();

@@ -160,6 +160,9 @@ impl Job {
     pub const RESUME: [&str; 9] =
         ["sync", "--config", "source.json", "--streams", "streams.json", "--destination", "destination.json", "--state", "state.json"];
 
+    /// What [`Job::SYNC`] and [`Job::RESUME`] take to go on until a signal comes.
+    pub const FOLLOW: [&str; 3] = ["--follow", "--commit-interval", "200ms"];
+
     /// `sync` from the beginning.
     pub fn sync(&self) -> Outcome {
         self.run(&Self::SYNC)
