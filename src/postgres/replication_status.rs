@@ -3,10 +3,13 @@
 //!
 //! A task of its own sends them, so that the server does not give us up (`wal_sender_timeout`) while the reader works or
 //! waits for memory. Promises: no position goes backwards; nothing is told as flushed that was not acknowledged, nor that the
-//! reader has not been handed; a server that says nothing is asked for a sign of life. Knows no payloads.
+//! reader has not been handed; a server that says nothing is asked for a sign of life, and given up where it does not work for us any more
+//! ([`super::sign_of_life`]). Knows no payloads.
 
+use super::connect::ConnectOptions;
 use super::duplex::Writer;
 use super::lsn::Lsn;
+use super::sign_of_life::{self, Task};
 use super::sqlstate::{io_error, lost};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +18,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// Between two updates. A server that shuts down asks again as soon as it has an answer, until all is acknowledged.
 const GAP: Duration = Duration::from_millis(20);
+/// A reader that looks up for less than this has not ceased to wait.
+const GLANCE: Duration = Duration::from_secs(1);
+/// Longer than anybody waits.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
 /// From 1970 to 2000, where PostgreSQL's clock begins.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
@@ -63,6 +70,8 @@ pub(super) struct Progress {
     written: AtomicU64,
     state: Mutex<State>,
     wake: Notify,
+    /// That the reader has waited in vain.
+    doomed: Notify,
     /// Silence after which the server counts as gone; zero means never.
     timeout: Duration,
 }
@@ -75,6 +84,10 @@ struct State {
     heard: Instant,
     /// When the server was asked for an answer that has not come.
     asked: Option<Instant>,
+    /// Since when an answer is to come, whatever it was asked for.
+    awaited: Option<Instant>,
+    /// Since when the reader has been waiting for bytes, and until when.
+    waiting: Option<(Instant, Instant)>,
     /// Since when an update is on its way to the kernel, or to the SSH connection.
     sending: Option<Instant>,
     /// Whether the next update asks for an answer, for its own sake.
@@ -88,8 +101,21 @@ impl Progress {
     pub(super) fn new(from: Lsn, floor: Lsn, timeout: Duration) -> Arc<Self> {
         let (flushed, applied) = (Lsn::default(), Lsn::default());
         let heard = Instant::now();
-        let state = State { floor, flushed, applied, heard, asked: None, sending: None, wanted: false, finishing: false, failure: None };
-        Arc::new(Self { written: AtomicU64::new(from.max(floor).0), state: Mutex::new(state), wake: Notify::new(), timeout })
+        let state = State {
+            floor,
+            flushed,
+            applied,
+            heard,
+            asked: None,
+            awaited: None,
+            waiting: None,
+            sending: None,
+            wanted: false,
+            finishing: false,
+            failure: None,
+        };
+        let (written, wake, doomed) = (AtomicU64::new(from.max(floor).0), Notify::new(), Notify::new());
+        Arc::new(Self { written, state: Mutex::new(state), wake, doomed, timeout })
     }
 
     pub(super) fn acknowledger(self: &Arc<Self>) -> Acknowledger {
@@ -109,7 +135,45 @@ impl Progress {
     /// Bytes have arrived.
     pub(super) fn heard(&self) {
         let mut state = self.lock();
-        (state.heard, state.asked) = (Instant::now(), None);
+        (state.heard, state.asked, state.awaited, state.waiting) = (Instant::now(), None, None, None);
+    }
+
+    /// The reader waits for bytes, as long as what comes back lives; it may look up now and then.
+    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+        let (mut state, now) = (self.lock(), Instant::now());
+        let since = state.waiting.filter(|(_, until)| now.saturating_duration_since(*until) < GLANCE).map_or(now, |(since, _)| since);
+        state.waiting = Some((since, now + FAR));
+        Waiting(self.clone())
+    }
+
+    /// Since when the reader has been waiting for an answer that was asked for.
+    fn unanswered(&self) -> Option<Instant> {
+        let state = self.lock();
+        let (since, until) = state.waiting?;
+        (until + GLANCE > Instant::now()).then_some(since.max(state.awaited?))
+    }
+
+    /// Comes back when the stream is given up, which the reader has to be told.
+    pub(super) async fn doom(&self) {
+        self.doomed.notified().await;
+    }
+
+    /// Gives the stream up when the server does not work for it any more.
+    async fn watch(&self, options: &ConnectOptions, process: i32) {
+        let patience = sign_of_life::patience(options);
+        loop {
+            let Some(since) = self.unanswered().filter(|since| since.elapsed() >= patience) else {
+                sleep(patience / 4).await;
+                continue;
+            };
+            match sign_of_life::given_up(options, process, Task::Stream, || self.unanswered() == Some(since)).await {
+                Some(error) => {
+                    self.lock().failure.get_or_insert(error);
+                    return self.doomed.notify_one();
+                }
+                None => sleep(patience).await,
+            }
+        }
     }
 
     pub(super) fn tell(&self) {
@@ -172,6 +236,9 @@ impl Progress {
             state.asked = Some(Instant::now());
         }
         let ask = std::mem::take(&mut state.wanted) || ask;
+        if ask {
+            state.awaited.get_or_insert_with(Instant::now);
+        }
         let mut message = status(self.written(), state.flushed, state.applied, ask);
         if state.finishing {
             message.extend([b'c', 0, 0, 0, 4]);
@@ -211,23 +278,41 @@ impl Progress {
     }
 }
 
-/// The task that sends; it ends when this is dropped.
-pub(super) struct Sender(JoinHandle<()>);
+/// That the reader waits.
+pub(super) struct Waiting(Arc<Progress>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some((_, until)) = &mut self.0.lock().waiting {
+            *until = Instant::now();
+        }
+    }
+}
+
+/// The tasks that send, and look after the server; they end when this is dropped.
+pub(super) struct Sender {
+    sends: JoinHandle<()>,
+    watches: Option<JoinHandle<()>>,
+}
 
 impl Sender {
-    pub(super) fn start(progress: Arc<Progress>, writer: Writer, interval: Duration) -> Self {
-        Self(tokio::spawn(async move { progress.send(writer, interval).await }))
+    /// `asked_after`: how the server is asked what it does for us, and in which process.
+    pub(super) fn start(progress: Arc<Progress>, writer: Writer, interval: Duration, asked_after: Option<(ConnectOptions, i32)>) -> Self {
+        let watched = progress.clone();
+        let watches = asked_after.map(|(options, process)| tokio::spawn(async move { watched.watch(&options, process).await }));
+        Self { sends: tokio::spawn(async move { progress.send(writer, interval).await }), watches }
     }
 
     /// Waits until the last update is sent, or none can be.
     pub(super) async fn ended(&mut self) {
-        let _ = (&mut self.0).await;
+        let _ = (&mut self.sends).await;
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.0.abort();
+        self.sends.abort();
+        self.watches.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -111,7 +111,7 @@ impl<'a> Received<'a> {
 impl ReplicationStream {
     pub(super) fn new(connection: Connection, options: &StartOptions, confirmed: Lsn) -> Self {
         let progress = Progress::new(options.from, confirmed, options.timeout);
-        let sender = Sender::start(progress.clone(), connection.writer(), options.status_interval);
+        let sender = Sender::start(progress.clone(), connection.writer(), options.status_interval, connection.asked_after());
         Self {
             connection,
             payloads: Payloads::default(),
@@ -235,6 +235,7 @@ impl ReplicationStream {
         if self.end == End::Over {
             return Err(lost("the replication stream has ended"));
         }
+        let _waiting = self.progress.wait();
         loop {
             let patience = if self.gathering.is_on() { SILENCE } else { self.progress.patience() };
             let began = Instant::now();
@@ -248,6 +249,7 @@ impl ReplicationStream {
                     }
                     return Ok(());
                 }
+                () = self.progress.doom() => self.progress.alive().map_err(|error| self.connection.broken(error))?,
                 () = tokio::time::sleep(patience) => {
                     if self.gathering.is_on() {
                         self.gathering.stop();

@@ -391,22 +391,66 @@ async fn proxy(port: u16) -> (u16, tokio::sync::watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (switch, frozen) = tokio::sync::watch::channel(false);
     let near = listener.local_addr().unwrap().port();
+    let (stays, later) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let (mut from_client, mut to_client) = client.split();
-        let (mut from_server, mut to_server) = server.split();
-        let pass = async |from: &mut tokio::net::tcp::ReadHalf<'_>, to: &mut tokio::net::tcp::WriteHalf<'_>| {
-            let mut bytes = vec![0; 65536];
-            while let Ok(n @ 1..) = from.read(&mut bytes).await {
-                if !*frozen.borrow() && to.write_all(&bytes[..n]).await.is_err() {
-                    break;
-                }
-            }
-        };
-        tokio::join!(pass(&mut from_client, &mut to_server), pass(&mut from_server, &mut to_client));
+        let mut frozen = frozen;
+        let _stays = stays;
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(forward(client, port, frozen));
+            // Only the first is ever frozen.
+            frozen = later.clone();
+        }
     });
     (near, switch)
+}
+
+async fn forward(mut client: TcpStream, port: u16, frozen: tokio::sync::watch::Receiver<bool>) {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let pass = async |from: &mut tokio::net::tcp::ReadHalf<'_>, to: &mut tokio::net::tcp::WriteHalf<'_>| {
+        let mut bytes = vec![0; 65536];
+        while let Ok(n @ 1..) = from.read(&mut bytes).await {
+            if !*frozen.borrow() && to.write_all(&bytes[..n]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(pass(&mut from_client, &mut to_server), pass(&mut from_server, &mut to_client));
+}
+
+/// What passes for a server still takes what is sent, and answers no more: it is asked through another session. The reader looks up all the time, which
+/// must not keep it from noticing.
+#[tokio::test]
+async fn a_stream_that_the_server_does_not_serve_any_more_is_given_up() {
+    let server = Server::shared();
+    table(&server, "unserved", "i int").await;
+    let (port, switch) = proxy(server.port()).await;
+    let mut way = server.options(Host::Tcp("127.0.0.1".to_owned(), port), "postgres");
+    (way.keepalive.idle, way.keepalive.interval) = (Duration::from_secs(1), Duration::from_secs(1));
+    let options = StartOptions { timeout: Duration::from_secs(600), ..options("unserved", 150_000) };
+    let mut stream = Replication::connect(&way).await.unwrap().start(&options).await.unwrap();
+    let acknowledger = stream.acknowledger();
+    let mut wait = async |limit: u64| {
+        let end = Instant::now() + Duration::from_secs(limit);
+        while Instant::now() < end {
+            let read = tokio::time::timeout(Duration::from_millis(50), stream.read(&mut |_| Ok(Flow::Enough))).await;
+            match read {
+                Ok(Err(error)) => return Some(error),
+                Ok(Ok(_)) => {}
+                Err(_) => acknowledger.ask(),
+            }
+        }
+        None
+    };
+    // It answers, and while nobody reads its answers wait.
+    assert!(wait(3).await.is_none());
+    acknowledger.ask();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(wait(2).await.is_none());
+    switch.send(true).unwrap();
+    let error = wait(30).await.expect("given up");
+    assert!(error.to_string().contains("does not work on it any more") && error.retry() == Retry::Again, "{error}");
 }
 
 #[tokio::test]

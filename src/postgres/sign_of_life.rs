@@ -2,8 +2,8 @@
 //!
 //! The kernel's keep-alive probes find a peer that is gone, but not what swallows everything and answers the probes itself: a proxy or a firewall that
 //! has lost the server behind it. So a session that has waited for an answer for as long as `keepalives_idle` asks the server, through another
-//! session, what it does for the first one. A server that works is waited for, however long it takes. Behind a pooler nobody can tell which
-//! process works for whom, and nothing is asked.
+//! session, what it does for the first one. A server that works is waited for, however long it takes. A replication stream, which has been asked for a sign
+//! of life, is looked after in the same way ([`Task::Stream`]). Behind a pooler nobody can tell which process works for whom, and nothing is asked.
 
 use super::connect::{self, ConnectOptions};
 use super::sqlstate::lost;
@@ -17,6 +17,15 @@ const READY: [u8; 5] = [b'Z', 0, 0, 0, 5];
 
 /// How long the server may take at least to say what it does, login and all.
 const ANSWER_MIN: Duration = Duration::from_secs(5);
+
+/// What a process is to be at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    /// A statement.
+    Statement,
+    /// A replication stream. Its process is always at it; one that waits for log has nothing else to do, and would have answered.
+    Stream,
+}
 
 /// Since when a session has been waiting for an answer.
 #[derive(Debug, Default)]
@@ -78,7 +87,7 @@ impl Silence {
                 tokio::time::sleep(patience).await;
                 continue;
             };
-            match given_up(options, *process, || self.since() == before).await {
+            match given_up(options, *process, Task::Statement, || self.since() == before).await {
                 Some(error) => return error,
                 None => tokio::time::sleep(patience).await,
             }
@@ -92,12 +101,12 @@ pub(super) fn patience(options: &ConnectOptions) -> Duration {
 }
 
 /// Why nothing more is to be expected of `process`, if that is so; nobody knows better as long as `silent`. Twice, because an answer may be on its way.
-pub(super) async fn given_up(options: &ConnectOptions, process: i32, silent: impl Fn() -> bool) -> Option<Error> {
+pub(super) async fn given_up(options: &ConnectOptions, process: i32, task: Task, silent: impl Fn() -> bool) -> Option<Error> {
     let waited = patience(options).as_secs_f64();
     // Logging in may take its time; a session that is served must not be given up for that.
     let limit = options.keepalive.answer().max(options.connect_timeout).max(ANSWER_MIN);
     for last in [false, true] {
-        let found = match tokio::time::timeout(limit, is_at_work(options.clone(), process)).await {
+        let found = match tokio::time::timeout(limit, is_at_work(options.clone(), process, task)).await {
             Ok(found) => found,
             Err(_) => Err(lost("it does not answer")),
         };
@@ -120,13 +129,16 @@ pub(super) async fn given_up(options: &ConnectOptions, process: i32, silent: imp
 }
 
 /// Whether the server works on something that `process` was told to do. Owns all that it needs, because a session looks after itself with another one.
-fn is_at_work(options: ConnectOptions, process: i32) -> BoxFuture<'static, Result<bool>> {
+fn is_at_work(options: ConnectOptions, process: i32, task: Task) -> BoxFuture<'static, Result<bool>> {
     Box::pin(async move {
         let session = connect::session(&options).await?;
         // What others do may be hidden, but not from those of the same role.
-        let query = format!(
-            "SELECT coalesce(bool_or(coalesce(state, 'active') NOT LIKE 'idle%'), false) FROM pg_stat_activity WHERE pid = {process}"
-        );
+        let works = match task {
+            Task::Statement => "coalesce(state, 'active') NOT LIKE 'idle%'",
+            // The spelling of the second is another one from PostgreSQL 17 on.
+            Task::Stream => "lower(coalesce(wait_event, '')) NOT IN ('walsendermain', 'walsenderwaitforwal')",
+        };
+        let query = format!("SELECT coalesce(bool_or({works}), false) FROM pg_stat_activity WHERE pid = {process}");
         let row = session.row(&query).await?;
         session.close().await;
         Ok(row.get(0))

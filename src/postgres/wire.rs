@@ -8,6 +8,7 @@ use super::connect::{ConnectOptions, Host, TlsOptions, within};
 use super::copy::{CopyOut, Copying};
 use super::duplex::{Duplex, Writer};
 use super::frame::{self, BUFFER_BYTES, Body, Buffer, HEADER_BYTES, Header, Report, garbage};
+use super::sign_of_life::Task;
 use super::startup::{self, Hold, unexpected};
 use super::transport::{self, Encryption, Keepalive, Stream};
 use super::tunnel::{Lane, Tunnel};
@@ -168,6 +169,11 @@ impl Connection {
         self.process = process;
     }
 
+    /// How the server is asked after the session's process, if it may be.
+    pub(super) fn asked_after(&self) -> Option<(ConnectOptions, i32)> {
+        Some((ConnectOptions::clone(&self.options), self.process?))
+    }
+
     /// The process that serves this session, as in `pg_stat_activity`.
     pub fn backend_pid(&self) -> i32 {
         self.pid
@@ -282,7 +288,7 @@ impl Connection {
                 Ok(filled) => return filled,
                 Err(_) => {
                     // What has come meanwhile waits in the socket: one more look, then.
-                    if let Some(error) = sign_of_life::given_up(&self.options, process, || true).await {
+                    if let Some(error) = sign_of_life::given_up(&self.options, process, Task::Statement, || true).await {
                         let last = tokio::time::timeout(Duration::from_millis(10), self.fill()).await;
                         return last.unwrap_or_else(|_| Err(self.broken(error)));
                     }

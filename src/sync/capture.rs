@@ -402,10 +402,14 @@ async fn read<T: Table>(
             }
             if target.is_none() && looked.elapsed() >= LOOK {
                 looked = Instant::now();
-                if reader.has_unseen_shapes(&ground.options).await?
-                    || reader.has_unseen_partitions(&ground.options, ground.terms.on_detach).await?
-                {
+                if reader.has_unseen_partitions(&ground.options, ground.terms.on_detach).await? {
                     return Ok(Ended::Anew);
+                }
+                match reader.has_unseen_shapes(&ground.options).await {
+                    Ok(true) => return Ok(Ended::Anew),
+                    Ok(false) => {}
+                    // The stream goes on, which is what matters.
+                    Err(error) => tracing::warn!("{error}; looked at again in {} s", LOOK.as_secs()),
                 }
             }
         } else if stopping.is_some_and(|since: Instant| since.elapsed() >= LAST) {

@@ -102,7 +102,7 @@ const DISTURBANCES: [Disturbance; 14] = [
 /// Those that need a standby; one of them is done instead, now and then.
 const WITH_STANDBY: [Disturbance; 3] = [Disturbance::Promotion, Disturbance::Promotion, Disturbance::ServerCrash];
 
-/// A replication stream that falls silent is given up after a minute and more, and the server keeps the slot for the old one for another.
+/// What falls silent is given up after some seconds, but the server may keep the slot for the old stream for a minute (`wal_sender_timeout`).
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Steps that are made to fail; what a run reaches is found by the crash matrix (`crashes.rs`).

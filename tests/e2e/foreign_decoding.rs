@@ -170,6 +170,7 @@ impl Stage {
     fn compare(&mut self) -> usize {
         let gone = "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database() \\gexec";
         self.database.sql(gone);
+        self.settle();
         self.read();
         self.settle();
         // What was stopped is loaded anew, as its message says.
@@ -260,14 +261,14 @@ fn statements(script: &str) -> Vec<String> {
                 Some(_) => {}
             }
         }
-        let code = line.split("--").next().unwrap_or_default().trim_end();
+        let code = if line.starts_with("--") { "" } else { line.split(" --").next().unwrap_or_default().trim_end() };
         let is_remark = ["/*", "*"].iter().any(|mark| code.trim_start().starts_with(mark));
         let is_quote = !is_remark && code.matches('\'').count() % 2 == 1;
         match line {
             "\\." => body = None,
             _ if body.is_none() && is_quote => body = Some("'"),
             _ if body == Some("'") && is_quote => body = None,
-            _ if line.ends_with("FROM stdin;") => body = Some("\\."),
+            _ if line.trim_end_matches(';').to_lowercase().ends_with("from stdin") => body = Some("\\."),
             _ => {}
         }
         if body.is_none() && (code.ends_with(';') || code.starts_with('\\') || code.ends_with("\\gexec")) {
