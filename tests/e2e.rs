@@ -94,6 +94,8 @@ mod seeds;
 mod state_file;
 #[path = "e2e/stats.rs"]
 mod stats;
+#[path = "e2e/syscalls.rs"]
+mod syscalls;
 #[path = "e2e/tables.rs"]
 mod tables;
 #[path = "e2e/takeover.rs"]

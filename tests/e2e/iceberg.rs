@@ -459,3 +459,25 @@ fn partitions_of_any_name_and_value_are_read_back() {
     job.resume().succeeded();
     assert_same_iceberg(&job, &database, "public.t");
 }
+
+/// A run may have died between a commit and the hint of the newest version, by which many readers go.
+#[test]
+fn a_hint_that_has_stayed_behind_is_mended_by_the_next_run() {
+    let database = Server::shared().database("hint");
+    database.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let job = super::capture::job(&database, "hint", Some(json!({})));
+    job.sync().succeeded();
+    database.sql("INSERT INTO t VALUES (2)");
+    job.resume().succeeded();
+    let hint = job.table_folder(&job.lake(), "public.t").join("metadata/version-hint.text");
+    let newest: u64 = std::fs::read_to_string(&hint).expect("a hint").trim().parse().expect("a number");
+    for text in [(newest - 1).to_string(), String::new(), "x".to_owned()] {
+        std::fs::write(&hint, text).expect("write the hint");
+        // There is nothing to commit.
+        job.resume().succeeded();
+        assert_same_iceberg(&job, &database, "public.t");
+    }
+    std::fs::remove_file(&hint).expect("remove the hint");
+    job.resume().succeeded();
+    assert_same_iceberg(&job, &database, "public.t");
+}

@@ -73,7 +73,7 @@ impl Iceberg {
     }
 
     async fn open_table(&self, name: TableName, spec: &TableSpec) -> Result<IcebergTable> {
-        let found = self.catalog.load(&name).await?;
+        let found = self.catalog.load_to_write(&name).await?;
         self.check_together()?;
         let loaded = match found {
             Some(loaded) => loaded,

@@ -128,7 +128,7 @@ impl Publication {
     /// Loads the table again: `true` if our snapshot is there after all.
     async fn look(&mut self, table: &mut IcebergTable) -> Result<bool> {
         let uuid = table.loaded.metadata.uuid();
-        let now = table.catalog.load(&table.name).await?.filter(|now| now.metadata.uuid() == uuid);
+        let now = table.catalog.load_to_write(&table.name).await?.filter(|now| now.metadata.uuid() == uuid);
         let now = now.ok_or_else(|| Error::new(Kind::Conflict, "the table was dropped or made again while it was being written"))?;
         if self.is_in(&now) {
             self.arrived(table, now).await?;

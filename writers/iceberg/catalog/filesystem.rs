@@ -1,9 +1,10 @@
 //! Tables as folders, in the layout of Hadoop's catalog: `<warehouse>/<namespace>/<table>/metadata/v<N>.metadata.json`, and the number
 //! of the newest in `version-hint.text` beside it. Nothing else has to be installed, and others read it.
 //!
-//! Version N+1 is written only if it is not there yet: that is the commit. The hint comes after it, and may be old: whoever
-//! looks goes on from it as long as there is a next version. A store that would let two writers create the same file
-//! is refused.
+//! Version N+1 is written only if it is not there yet: that is the commit. The hint comes after it, and may be old when a run
+//! has died between the two: we go on from it as long as there is a next version, but many readers do not. So a commit whose hint
+//! cannot be written is one in doubt, and whoever loads a table to write it has the hint say what is the newest. A store that would
+//! let two writers create the same file is refused.
 
 use super::pointer::{self, created, updated};
 use super::{CommitError, Creation, Loaded, TableName};
@@ -57,26 +58,43 @@ impl Filesystem {
     }
 
     pub(super) async fn load(&self, table: &TableName) -> Result<Option<Loaded>> {
+        Ok(self.find(table).await?.map(|(loaded, _)| loaded))
+    }
+
+    /// As [`Filesystem::load`]; from then on the hint names the newest version.
+    pub(super) async fn load_to_write(&self, table: &TableName) -> Result<Option<Loaded>> {
+        loop {
+            let Some((loaded, hinted)) = self.find(table).await? else { return Ok(None) };
+            let (Some(version), false) = (&loaded.version, hinted) else { return Ok(Some(loaded)) };
+            let hint = format!("{}/metadata/version-hint.text", self.location(table)?);
+            tracing::info!("{hint} had stayed behind");
+            self.files.put(&hint, Bytes::from(version.clone())).await?;
+        }
+    }
+
+    /// A table, and whether the hint says that this is its newest version.
+    async fn find(&self, table: &TableName) -> Result<Option<(Loaded, bool)>> {
         let folder = format!("{}/metadata", self.location(table)?);
-        let Some(version) = self.newest(&folder).await? else { return Ok(None) };
+        let Some((version, hinted)) = self.newest(&folder).await? else { return Ok(None) };
         for variant in VARIANTS {
             let location = format!("{folder}/v{version}{variant}.metadata.json");
             if self.exists(&location).await? {
                 let metadata = pointer::read(&self.files, &location).await?;
-                return Ok(Some(Loaded {
+                let loaded = Loaded {
                     metadata: Arc::new(metadata),
                     metadata_location: location,
                     version: Some(version.to_string()),
                     files: self.files.clone(),
-                }));
+                };
+                return Ok(Some((loaded, hinted)));
             }
         }
         Err(Error::new(Kind::Corrupt, format!("{folder} names version {version} as the newest, and there is no such file"))
             .hint("write the number of the newest v<N>.metadata.json into version-hint.text"))
     }
 
-    /// The newest version of a table.
-    async fn newest(&self, folder: &str) -> Result<Option<u64>> {
+    /// The newest version of a table, and whether the hint says so.
+    async fn newest(&self, folder: &str) -> Result<Option<(u64, bool)>> {
         let hint = self.files.get(&format!("{folder}/version-hint.text")).await?;
         let hinted = hint.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse::<u64>().ok());
         let mut version = match hinted {
@@ -91,7 +109,7 @@ impl Filesystem {
         {
             version = next;
         }
-        Ok(Some(version))
+        Ok(Some((version, hinted == Some(version))))
     }
 
     /// The newest version among the files of the folder, for when the hint is lost.
@@ -129,7 +147,7 @@ impl Filesystem {
                 version: Some("1".into()),
                 files: self.files.clone(),
             }),
-            Err(CommitError::Conflict(error) | CommitError::Unknown(error)) => self.load(table).await?.ok_or(error),
+            Err(CommitError::Conflict(error) | CommitError::Unknown(error)) => self.load_to_write(table).await?.ok_or(error),
             Err(CommitError::Failed(error)) => Err(error),
         }
     }
@@ -157,10 +175,10 @@ impl Filesystem {
             Err(error) => return Err(CommitError::Unknown(error)),
         }
         let hint = format!("{folder}/version-hint.text");
-        if let Err(error) = self.files.put(&hint, Bytes::from(version.to_string())).await {
-            tracing::warn!("{error}; {hint} stays behind, the next commit writes it again");
+        match self.files.put(&hint, Bytes::from(version.to_string())).await {
+            Ok(()) => Ok(location),
+            Err(error) => Err(CommitError::Unknown(error)),
         }
-        Ok(location)
     }
 
     pub(super) async fn commit(

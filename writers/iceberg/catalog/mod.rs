@@ -137,6 +137,17 @@ impl Catalog {
         }
     }
 
+    /// [`Catalog::load`], for who writes it: what readers go by is the newest from then on.
+    pub(crate) async fn load_to_write(&self, table: &TableName) -> Result<Option<Loaded>> {
+        match self {
+            Self::Filesystem(catalog) => {
+                faults::reach("catalog.load").await?;
+                catalog.load_to_write(table).await
+            }
+            _ => self.load(table).await,
+        }
+    }
+
     /// Creates a table, and its namespace where that is missing. A table that somebody else has created meanwhile is given instead.
     pub(crate) async fn create(&self, table: &TableName, creation: Creation) -> Result<Loaded> {
         faults::reach("catalog.create").await?;
