@@ -4,7 +4,7 @@
 //! A task of its own sends them, so that the server does not give us up (`wal_sender_timeout`) while the reader works or
 //! waits for memory. Promises: no position goes backwards; nothing is told as flushed that was not acknowledged, nor that the
 //! reader has not been handed; a server that says nothing is asked for a sign of life, and given up where it does not work for us any more
-//! ([`super::sign_of_life`]). Knows no payloads.
+//! (`sign_of_life`). Knows no payloads.
 
 use super::connect::ConnectOptions;
 use super::duplex::Writer;

@@ -240,7 +240,7 @@ impl Case {
     fn go_on(&mut self, after: &str) {
         // Every other time, the next run finds nothing more to do than what the dead one has left.
         self.disturbed += 1;
-        if self.disturbed % 2 == 0 {
+        if self.disturbed.is_multiple_of(2) {
             self.change();
         }
         let outcome = self.run(&[]);
