@@ -406,7 +406,10 @@ async fn read<T: Table>(
                     return Ok(Ended::Anew);
                 }
                 match reader.has_unseen_shapes(&ground.options).await {
-                    Ok(true) => return Ok(Ended::Anew),
+                    Ok(true) => {
+                        tracing::info!("a table that nobody has written to since has got other columns, or their types have changed");
+                        return Ok(Ended::Anew);
+                    }
                     Ok(false) => {}
                     // The stream goes on, which is what matters.
                     Err(error) => tracing::warn!("{error}; looked at again in {} s", LOOK.as_secs()),

@@ -409,8 +409,12 @@ print(json.dumps({'twice': [order for order, times in orders.items() if times > 
 /// A run that was disturbed may fail, and says why; it must not take itself for broken, nor the destination, the state or the configuration.
 fn bearable(outcome: &Outcome, round: &Round) {
     let codes = [None, Some(exit::DONE), Some(exit::SOURCE), Some(exit::DESTINATION), Some(exit::INTERRUPTED)];
-    // A step that saves the state is made to fail as one of the destination.
-    let fine = codes.contains(&outcome.code) && !outcome.stderr.contains("panicked") && !outcome.stderr.contains("lose rows or double");
+    // A step that saves the state is made to fail as one of the destination; a full disk is a matter of the state as well.
+    let is_full =
+        outcome.code == Some(exit::STATE) && round.disturbance == Disturbance::DiskFull && outcome.stderr.contains("No space left");
+    let fine = (codes.contains(&outcome.code) || is_full)
+        && !outcome.stderr.contains("panicked")
+        && !outcome.stderr.contains("lose rows or double");
     assert!(fine, "code {:?} in {round:?}: {}", outcome.code, outcome.stderr);
 }
 

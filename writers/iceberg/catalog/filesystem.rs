@@ -61,7 +61,7 @@ impl Filesystem {
         Ok(self.find(table).await?.map(|(loaded, _)| loaded))
     }
 
-    /// As [`Filesystem::load`]; from then on the hint names the newest version.
+    /// As [`Filesystem::load`]; from then on the hint does not stay behind.
     pub(super) async fn load_to_write(&self, table: &TableName) -> Result<Option<Loaded>> {
         loop {
             let Some((loaded, hinted)) = self.find(table).await? else { return Ok(None) };
@@ -72,7 +72,7 @@ impl Filesystem {
         }
     }
 
-    /// A table, and whether the hint says that this is its newest version.
+    /// A table, and whether the hint does not stay behind its version.
     async fn find(&self, table: &TableName) -> Result<Option<(Loaded, bool)>> {
         let folder = format!("{}/metadata", self.location(table)?);
         let Some((version, hinted)) = self.newest(&folder).await? else { return Ok(None) };
@@ -93,7 +93,7 @@ impl Filesystem {
             .hint("write the number of the newest v<N>.metadata.json into version-hint.text"))
     }
 
-    /// The newest version of a table, and whether the hint says so.
+    /// The newest version of a table, and whether the hint does not stay behind it.
     async fn newest(&self, folder: &str) -> Result<Option<(u64, bool)>> {
         let hint = self.files.get(&format!("{folder}/version-hint.text")).await?;
         let hinted = hint.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse::<u64>().ok());
@@ -109,7 +109,8 @@ impl Filesystem {
         {
             version = next;
         }
-        Ok(Some((version, hinted == Some(version))))
+        // A newer one that is gone is not for us to forget.
+        Ok(Some((version, hinted.is_some_and(|hinted| hinted >= version))))
     }
 
     /// The newest version among the files of the folder, for when the hint is lost.
