@@ -22,11 +22,14 @@ impl SmallDisk {
 
     /// From now on there is room for so many more KiB.
     pub fn leave_kib(&self, room: u64) {
-        let used = Command::new("df").args(["--output=used", "-k"]).arg(&self.folder).output().expect("run df");
-        let used: u64 = String::from_utf8_lossy(&used.stdout).split_whitespace().last().and_then(|word| word.parse().ok()).expect("a size");
         // What is in use grows meanwhile, and a size below it is refused.
-        let fits = (0..50).any(|more| self.command(&["-o", &format!("remount,size={}k", used + room + 64 * more)]));
+        let fits = (0..50).any(|more| self.command(&["-o", &format!("remount,size={}k", self.used_kib() + room + 64 * more)]));
         assert!(fits, "the disk does not get smaller");
+    }
+
+    fn used_kib(&self) -> u64 {
+        let used = Command::new("df").args(["--output=used", "-k"]).arg(&self.folder).output().expect("run df");
+        String::from_utf8_lossy(&used.stdout).split_whitespace().last().and_then(|word| word.parse().ok()).expect("a size")
     }
 
     /// From now on there is room again.
