@@ -15,15 +15,9 @@ const CLOCKS: [&str; 7] = ["+0d", "+400d", "-400d", "+401d", "+0d", "-30y", "+0d
 /// A run that goes on from what there is, on a machine with this clock.
 fn run_at(job: &Job, clock: &str) -> Outcome {
     let arguments: &[&str] = if job.path("state.json").exists() { &Job::RESUME } else { &Job::SYNC };
-    let lakeward = job.command(arguments);
-    let mut command = Command::new("faketime");
-    command.args(["-f", clock]).arg(lakeward.get_program()).args(lakeward.get_args()).current_dir(job.path(""));
-    for (name, value) in lakeward.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    let mut faketime = Command::new("faketime");
+    faketime.args(["-f", clock]);
+    let mut command = job.command_under(faketime, arguments);
     // Timers have a clock of their own, which nobody sets.
     Outcome::from(command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").output().expect("run faketime"))
 }

@@ -35,17 +35,11 @@ fn has_strace() -> bool {
 
 /// A run whose `number`-th call of one of these does not go through; `None` once there are not so many.
 fn run(job: &Job, calls: &str, number: usize, what: &str) -> Option<Outcome> {
-    let lakeward = job.command(if job.path("state.json").exists() { &Job::RESUME } else { &Job::SYNC });
     let trace = job.path("trace");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{what}:when={number}"), "-o"]).arg(&trace);
-    command.arg(lakeward.get_program()).args(lakeward.get_args()).current_dir(job.path(""));
-    for (name, value) in lakeward.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{what}:when={number}"), "-o"]).arg(&trace);
+    let arguments: &[&str] = if job.path("state.json").exists() { &Job::RESUME } else { &Job::SYNC };
+    let mut command = job.command_under(strace, arguments);
     let outcome = Outcome::from(command.output().expect("run strace"));
     let trace = std::fs::read_to_string(trace).expect("read the trace");
     let happened = if what.contains("KILL") { trace.contains("killed by SIGKILL") } else { trace.contains("(INJECTED)") };

@@ -127,6 +127,19 @@ impl Job {
         command
     }
 
+    /// [`Job::command`] under another program (`faketime`, `strace`), which takes it as its last arguments.
+    pub fn command_under(&self, mut program: Command, arguments: &[&str]) -> Command {
+        let lakeward = self.command(arguments);
+        program.arg(lakeward.get_program()).args(lakeward.get_args()).current_dir(self.path(""));
+        for (name, value) in lakeward.get_envs() {
+            match value {
+                Some(value) => program.env(name, value),
+                None => program.env_remove(name),
+            };
+        }
+        program
+    }
+
     /// Runs the binary with arguments.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         Outcome::from(self.command(arguments).output().expect("run lakeward"))
