@@ -44,11 +44,13 @@ fn remember(column: &ColumnInfo) -> KnownColumn {
 }
 
 /// What may have altered the values of a column that was known. Labels and attributes that are new are not in any row of before, but a row that was logged
-/// without an attribute cannot be read with it.
-pub fn change(before: &KnownColumn, column: &ColumnInfo) -> Option<Change> {
+/// without an attribute cannot be read with it. `rewritten`: the rows have been written anew, which not every change of a type asks for: then the type was
+/// yet another one in between.
+pub fn change(before: &KnownColumn, column: &ColumnInfo, rewritten: bool) -> Option<Change> {
     // An older release did not write it.
     let then = before.data_type?;
-    if !keeps_values(then, column.logged) {
+    let was_another = rewritten && then != column.logged && !is_always_rewritten(then.0);
+    if was_another || !keeps_values(then, column.logged) {
         return Some(Change::Type);
     }
     let now = remember(column);
@@ -99,6 +101,11 @@ fn keeps_values(before: Logged, now: Logged) -> bool {
     }
 }
 
+/// Whether a wider type has another form on the disk.
+fn is_always_rewritten(then: u32) -> bool {
+    matches!(then, INT2 | INT4 | FLOAT4) || ARRAYS.iter().any(|(array, _)| *array == then)
+}
+
 fn keeps((then, before): Logged, (now, after): Logged) -> bool {
     // No modifier is no limit.
     let grows = after == -1 || (before != -1 && before <= after);
@@ -130,11 +137,11 @@ mod tests {
         };
         let of = |ty: PgType| ColumnInfo { ty, ..TableInfo::of_columns(&[("v", "x")]).columns.remove(0) };
         let before = remember(&of(mood(&[(1, "sad"), (2, "ok")])));
-        assert_eq!(change(&before, &of(mood(&[(3, "bad"), (1, "sad"), (2, "ok")]))), None);
-        assert_eq!(change(&before, &of(mood(&[(1, "blue"), (2, "ok"), (3, "sad")]))), Some(Change::Label("blue".into())));
+        assert_eq!(change(&before, &of(mood(&[(3, "bad"), (1, "sad"), (2, "ok")])), false), None);
+        assert_eq!(change(&before, &of(mood(&[(1, "blue"), (2, "ok"), (3, "sad")])), false), Some(Change::Label("blue".into())));
         let array = |ty: PgType| PgType { kind: TypeKind::Array { element: Box::new(ty), dimensions: 1 }, ..PgType::of_extension("_mood") };
         let before = remember(&of(array(mood(&[(1, "sad")]))));
-        assert_eq!(change(&before, &of(array(mood(&[(1, "blue")])))), Some(Change::Label("blue".into())));
+        assert_eq!(change(&before, &of(array(mood(&[(1, "blue")]))), false), Some(Change::Label("blue".into())));
 
         let pair = |attributes: &[(i16, &str)]| {
             let attribute =
@@ -142,15 +149,26 @@ mod tests {
             PgType { kind: TypeKind::Composite(attributes.iter().map(attribute).collect()), ..PgType::of_extension("pair") }
         };
         let before = remember(&of(pair(&[(1, "a"), (2, "b")])));
-        assert_eq!(change(&before, &of(pair(&[(1, "a"), (2, "b")]))), None);
+        assert_eq!(change(&before, &of(pair(&[(1, "a"), (2, "b")])), false), None);
         for other in [&[(1, "a")][..], &[(1, "a"), (3, "b")], &[(1, "a"), (2, "c")], &[(1, "a"), (2, "b"), (3, "c")]] {
-            assert_eq!(change(&before, &of(pair(other))), Some(Change::Attributes), "{other:?}");
+            assert_eq!(change(&before, &of(pair(other)), false), Some(Change::Attributes), "{other:?}");
         }
-        assert_eq!(change(&KnownColumn::default(), &of(pair(&[]))), None);
+        assert_eq!(change(&KnownColumn::default(), &of(pair(&[])), false), None);
     }
 
     fn numeric(precision: i32, scale: i32) -> Logged {
         (NUMERIC, (precision << 16 | scale) + 4)
+    }
+
+    #[test]
+    fn a_type_that_came_and_went_is_seen_by_the_heap() {
+        let of = |logged| ColumnInfo { logged, ..TableInfo::of_columns(&[("v", "x")]).columns.remove(0) };
+        let before = remember(&of((VARCHAR, 11)));
+        assert_eq!(change(&before, &of((VARCHAR, 24)), false), None);
+        assert_eq!(change(&before, &of((VARCHAR, 24)), true), Some(Change::Type));
+        // VACUUM FULL.
+        assert_eq!(change(&before, &of((VARCHAR, 11)), true), None);
+        assert_eq!(change(&remember(&of((INT4, NONE))), &of((INT8, NONE)), true), None);
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub struct Captured {
     /// Its partitions that have rows, by OID, as far as the stream has been followed; none of a table without.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub partitions: BTreeSet<u32>,
+    /// The files of its heaps (`pg_relation_filenode`), as far as the stream has been followed: others have had their rows written anew. Absent where an older
+    /// release has written it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub heaps: BTreeSet<u32>,
     /// Whether the table is to be loaded again before it is followed further.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reload: bool,
@@ -67,7 +71,7 @@ pub struct KnownColumn {
 impl Captured {
     /// A stream of which no more than this is known.
     pub fn new(load: String, table: String, seen: Option<Seen>) -> Self {
-        let (columns, partitions) = (BTreeMap::new(), BTreeSet::new());
+        let (columns, partitions, heaps) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self {
             load,
             table,
@@ -76,6 +80,7 @@ impl Captured {
             columns,
             filter: String::new(),
             partitions,
+            heaps,
             reload: false,
             seen,
             left: Vec::new(),

@@ -138,6 +138,7 @@ fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written,
     if knows {
         captured.reshape(&plan.numbers);
         captured.partitions.clone_from(&plan.partitions);
+        captured.heaps.clone_from(&plan.heaps);
     }
 }
 

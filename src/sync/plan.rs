@@ -60,6 +60,8 @@ pub struct StreamPlan {
     pub numbers: BTreeMap<i16, KnownColumn>,
     /// Its partitions that have rows, by OID.
     pub partitions: BTreeSet<u32>,
+    /// The files of its heaps.
+    pub heaps: BTreeSet<u32>,
     /// Changes when staged chunks of another plan are of no use for this one.
     pub fingerprint: String,
     /// Things the user should know: columns left out.
@@ -221,6 +223,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
             _ => key(&chosen, table)?,
         },
         numbers: retype::known(table),
+        heaps: table.leaves.iter().map(|leaf| leaf.filenode).collect(),
         partitions: table.leaves.iter().map(|leaf| leaf.oid).filter(|oid| *oid != table.oid).collect(),
         cursor,
         upserts,

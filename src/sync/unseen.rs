@@ -86,9 +86,9 @@ pub(super) fn told(moves: &Moves, on_detach: OnDetach) -> Option<String> {
 }
 
 /// What a change of its type has made of a column's values.
-fn altered(known: &KnownColumn, column: &ColumnInfo) -> Option<String> {
+fn altered(known: &KnownColumn, column: &ColumnInfo, rewritten: bool) -> Option<String> {
     let (name, ty) = (&column.name, &column.declared);
-    Some(match retype::change(known, column)? {
+    Some(match retype::change(known, column, rewritten)? {
         Change::Type => {
             format!("the column {name} has another type now ({ty}), and the log does not have what became of the values that were there")
         }
@@ -105,7 +105,7 @@ fn column<T: Table>(stream: &StreamRun<T>, captured: &Captured) -> Option<String
         None if column.filled && !captured.columns.is_empty() => {
             Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
         }
-        Some(known) => altered(known, column),
+        Some(known) => altered(known, column, !captured.heaps.is_subset(&stream.plan.heaps)),
         None => None,
     };
     stream.info.columns.iter().filter(|column| stream.plan.needs(&column.name)).find_map(what)

@@ -48,6 +48,9 @@ fn values_that_a_change_of_type_alters_are_copied_again() {
     check("ALTER w TYPE bigint", "*", false);
     check("ALTER u TYPE text, ALTER c TYPE numeric(14,2)", "*", false);
     check("ALTER s TYPE varchar(3) USING left(s, 3)", "*", true);
+    // Shorter, and longer than before, between two runs.
+    check("ALTER s TYPE varchar(2) USING left(s, 2), ALTER u TYPE text; ALTER TABLE t ALTER s TYPE varchar(50)", "*", true);
+    check("ALTER s TYPE varchar(60)", "*", false);
     check("ALTER a TYPE int USING a::int", "id, a::text, n, d, c, at, s, w, u, l", true);
     check("ALTER d TYPE real, ALTER l TYPE int", "id, a::text, n, d::double precision, c, at, s, w, u, l::bigint", true);
     check("ALTER at TYPE date", "id, a::text, n, d::double precision, c, at::timestamp, s, w, u, l::bigint", true);
