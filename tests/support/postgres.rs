@@ -25,7 +25,7 @@ cd "$home"
 [ "$5" != copy ] || mv "$4" data
 [ -z "$4" ] || [ "$5" = copy ] || { "$bin/pg_basebackup" -D data -h "$4" -p "$5" -U postgres -c fast -R >log 2>&1; chmod 700 data; }
 "$bin/postgres" -D "$home/data" -k "$home" -p "$port" -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c autovacuum=off \
-    -c wal_level=logical -c max_replication_slots=100 -c max_wal_senders=100 -c max_prepared_transactions=20 -c max_connections=200 -c shared_buffers=128MB \
+    -c wal_level=logical -c max_replication_slots=400 -c max_wal_senders=100 -c max_prepared_transactions=20 -c max_connections=200 -c shared_buffers=128MB \
     -c log_line_prefix='%d|' -c timezone=Asia/Kolkata -c max_standby_streaming_delay=0 >>log 2>&1 &
 read -r _
 # Not the child of above, if a test has restarted the server.
