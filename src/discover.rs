@@ -227,18 +227,7 @@ mod tests {
             .find(|(name, _)| *name == ty)
             .map_or(0, |(_, oid)| *oid);
         let ty = PgType::built_in(oid, ty);
-        ColumnInfo {
-            name: name.into(),
-            attnum: 1,
-            declared: format!("declared {}", ty.name),
-            logged: (oid, -1),
-            ty,
-            not_null,
-            generated: false,
-            identity: false,
-            filled: false,
-            comment: None,
-        }
+        ColumnInfo { attnum: 1, declared: format!("declared {}", ty.name), not_null, ..ColumnInfo::of_type(name, ty) }
     }
 
     fn table(namespace: &str, name: &str, columns: Vec<ColumnInfo>) -> TableInfo {

@@ -1,9 +1,9 @@
 //! Which changes of a column's type leave the values that are there as they are.
 //!
 //! `ALTER TABLE … ALTER … TYPE` writes the rows anew without a word in the log; a label of an enum or an attribute of a composite type changes without a row
-//! being written at all. Promises: where a value of the new type may be another, or have another
-//! text, than the value of the old type that it was made of by the assignment cast, the change is not taken for one that keeps values. What `USING` computes
-//! is not known to anybody afterwards. Pure.
+//! being written at all. Promises: where a value of the new type may be another, or have another text, than the value of the old type that it was made of by
+//! the assignment cast, the change is not taken for one that keeps values; nor is one of a column that kept its type, or got one that is stored alike, while
+//! the rows were written anew. What `USING` makes of values that get a wider form (integer to bigint) is not known to anybody afterwards. Pure.
 
 use crate::postgres::catalog::{ColumnInfo, TableInfo};
 use crate::state::captured::KnownColumn;
@@ -18,6 +18,8 @@ type Logged = (u32, i32);
 pub enum Change {
     /// The column has another type.
     Type,
+    /// The column was altered, and the rows were written anew: `USING`, or another generation expression, may have made other values.
+    Values,
     /// A label has this name now.
     Label(String),
     /// A composite type has other attributes.
@@ -30,7 +32,8 @@ pub fn known(table: &TableInfo) -> BTreeMap<i16, KnownColumn> {
 }
 
 fn remember(column: &ColumnInfo) -> KnownColumn {
-    let mut known = KnownColumn { name: column.name.clone(), data_type: Some(column.logged), ..KnownColumn::default() };
+    let mut known =
+        KnownColumn { name: column.name.clone(), data_type: Some(column.logged), version: Some(column.version), ..KnownColumn::default() };
     for part in column.ty.walk() {
         match &part.kind {
             TypeKind::Enum(labels) => known.labels.extend(labels.iter().map(|label| (label.oid, label.name.clone()))),
@@ -55,10 +58,17 @@ pub fn change(before: &KnownColumn, column: &ColumnInfo, rewritten: bool) -> Opt
     }
     let now = remember(column);
     let renamed = before.labels.iter().find_map(|(oid, label)| now.labels.get(oid).filter(|now| *now != label));
+    let computed = rewritten && then == column.logged && before.version.is_some_and(|version| version != column.version);
     match renamed {
         Some(label) => Some(Change::Label(label.clone())),
-        None => (before.attributes != now.attributes).then_some(Change::Attributes),
+        None if before.attributes != now.attributes => Some(Change::Attributes),
+        None => computed.then_some(Change::Values),
     }
+}
+
+/// Whether the values of a column were written anew in a wider type: the same ones, if `USING` has not made others, which nobody can tell.
+pub fn was_widened(before: &KnownColumn, column: &ColumnInfo) -> bool {
+    before.data_type.is_some_and(|then| then != column.logged && is_always_rewritten(then.0) && keeps_values(then, column.logged))
 }
 
 const INT2: u32 = 21;
@@ -166,9 +176,15 @@ mod tests {
         let before = remember(&of((VARCHAR, 11)));
         assert_eq!(change(&before, &of((VARCHAR, 24)), false), None);
         assert_eq!(change(&before, &of((VARCHAR, 24)), true), Some(Change::Type));
-        // VACUUM FULL.
+        // VACUUM FULL; `USING` that has made other values of the same type; SET NOT NULL.
         assert_eq!(change(&before, &of((VARCHAR, 11)), true), None);
-        assert_eq!(change(&remember(&of((INT4, NONE))), &of((INT8, NONE)), true), None);
+        let altered = ColumnInfo { version: 7, ..of((VARCHAR, 11)) };
+        assert_eq!(change(&before, &altered, true), Some(Change::Values));
+        assert_eq!(change(&before, &altered, false), None);
+        assert_eq!(change(&KnownColumn { version: None, ..before.clone() }, &altered, true), None);
+        let (narrow, wide) = (remember(&of((INT4, NONE))), of((INT8, NONE)));
+        assert_eq!(change(&narrow, &wide, true), None);
+        assert!(was_widened(&narrow, &wide) && !was_widened(&before, &of((VARCHAR, 24))) && !was_widened(&narrow, &of((INT4, NONE))));
     }
 
     #[test]

@@ -324,18 +324,7 @@ mod tests {
     use serde_json::json;
 
     fn columns() -> Vec<ColumnInfo> {
-        let column = |name: &str, ty: &str, typmod: i32| ColumnInfo {
-            name: name.into(),
-            attnum: 1,
-            declared: ty.into(),
-            ty: PgType { typmod, ..PgType::built_in(0, ty) },
-            logged: (0, typmod),
-            not_null: false,
-            generated: false,
-            identity: false,
-            filled: false,
-            comment: None,
-        };
+        let column = |name: &str, ty: &str, typmod: i32| ColumnInfo::of_type(name, PgType { typmod, ..PgType::built_in(0, ty) });
         vec![column("id", "int4", -1), column("amount", "numeric", 786_438), column("Order \"No\"", "text", -1)]
     }
 

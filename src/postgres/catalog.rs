@@ -218,6 +218,8 @@ pub struct ColumnInfo {
     pub ty: PgType,
     /// `atttypid` and `atttypmod`, before domains: as the log names the type.
     pub logged: (u32, i32),
+    /// `xmin` of its row in `pg_attribute`, which is another one after whatever has altered the column.
+    pub version: i64,
     /// No row can be NULL: a validated NOT NULL of a table. Not that of a domain, which PostgreSQL does not hold to in all cases
     /// (manual, CREATE DOMAIN, notes), nor that of a foreign table, which it does not check.
     pub not_null: bool,
@@ -231,21 +233,32 @@ pub struct ColumnInfo {
     pub comment: Option<String>,
 }
 
-#[cfg(test)]
-impl TableInfo {
-    /// A table `public.t` with nullable columns of built-in types, for tests.
-    pub(crate) fn of_columns(columns: &[(&str, &str)]) -> Self {
-        let column = |(at, (name, ty)): (usize, &(&str, &str))| ColumnInfo {
-            name: (*name).to_owned(),
-            attnum: at as i16 + 1,
-            declared: (*ty).to_owned(),
-            ty: PgType::built_in(0, ty),
-            logged: (0, -1),
+impl ColumnInfo {
+    /// A nullable column of which no more is known than its type.
+    pub fn of_type(name: &str, ty: PgType) -> Self {
+        Self {
+            name: name.to_owned(),
+            attnum: 0,
+            declared: ty.name.clone(),
+            logged: (ty.oid, ty.typmod),
+            version: 0,
+            ty,
             not_null: false,
             generated: false,
             identity: false,
             filled: false,
             comment: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl TableInfo {
+    /// A table `public.t` with nullable columns of built-in types, for tests.
+    pub(crate) fn of_columns(columns: &[(&str, &str)]) -> Self {
+        let column = |(at, (name, ty)): (usize, &(&str, &str))| ColumnInfo {
+            attnum: at as i16 + 1,
+            ..ColumnInfo::of_type(name, PgType::built_in(0, ty))
         };
         Self {
             oid: 1,

@@ -316,6 +316,7 @@ fn rows(relation: &Relation, leaves: &[Leaf]) -> Option<u64> {
 fn column_info(column: Column, types: &HashMap<u32, TypeRow>, checked: bool) -> Result<ColumnInfo> {
     Ok(ColumnInfo {
         logged: (column.type_oid, column.typmod),
+        version: column.version,
         ty: resolve(types, column.type_oid, column.typmod, column.dimensions, 0)
             .doing(|| format!("resolve the type of column {}", column.name))?,
         declared: declared(types, &column),

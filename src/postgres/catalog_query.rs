@@ -79,6 +79,8 @@ pub(super) struct Column {
     /// Whether rows that were there before the column may have a value in it.
     pub filled: bool,
     pub comment: Option<String>,
+    /// `xmin` of the row.
+    pub version: i64,
 }
 
 /// A row of `pg_type`.
@@ -251,7 +253,8 @@ pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32])
     };
     let sql = format!(
         "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod), \
-             a.attnotnull {validated}, {generated}, a.attidentity <> '', a.atthasdef {missing} OR a.attidentity <> '', d.description, a.attndims::int4 \
+             a.attnotnull {validated}, {generated}, a.attidentity <> '', a.atthasdef {missing} OR a.attidentity <> '', d.description, a.attndims::int4, \
+             a.xmin::text::int8 \
          FROM pg_catalog.pg_attribute a \
          LEFT JOIN pg_catalog.pg_description d ON d.objoid = a.attrelid AND d.objsubid = a.attnum \
              AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass \
@@ -275,6 +278,7 @@ pub(super) async fn columns(client: &Client, server: &Server, relations: &[u32])
                 filled: get(row, 9)?,
                 comment: get(row, 10)?,
                 dimensions: get(row, 11)?,
+                version: get(row, 12)?,
             })
         })
         .collect()

@@ -60,6 +60,10 @@ pub struct KnownColumn {
     /// written it.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub data_type: Option<(u32, i32)>,
+    /// `xmin` of its row in `pg_attribute`, another one after whatever has altered the column: together with a heap that was written anew, rows that are there
+    /// may have other values. Absent where an older release has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
     /// The labels of the enums that its values are made of, by `pg_enum.oid`: rows that are there have another text when one gets another name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<u32, String>,

@@ -142,7 +142,7 @@ pub async fn are_as_planned(client: &Client, planned: &[&TableInfo]) -> Result<b
 }
 
 /// Numbers that are others when a column of the tables, an attribute of a composite type or a label of an enum is another.
-const TRACE: &str = "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod)))::int8 \
+const TRACE: &str = "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', attrelid, attnum, attname, atttypid, atttypmod, xmin)))::int8 \
     FROM pg_catalog.pg_attribute WHERE attnum > 0 AND NOT attisdropped \
       AND (attrelid = ANY ($1) OR attrelid IN (SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'c')) \
     UNION ALL SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtext(pg_catalog.concat_ws(' ', oid, enumlabel)))::int8 FROM pg_catalog.pg_enum";

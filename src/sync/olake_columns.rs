@@ -54,18 +54,7 @@ pub fn instant(now: DateTime<Utc>) -> String {
 
 /// A column that no table has.
 pub fn synthetic(name: &str, oid: u32, type_name: &str) -> ColumnInfo {
-    ColumnInfo {
-        name: name.to_owned(),
-        attnum: 0,
-        declared: type_name.to_owned(),
-        ty: PgType::built_in(oid, type_name),
-        logged: (oid, -1),
-        not_null: false,
-        generated: false,
-        identity: false,
-        filled: false,
-        comment: None,
-    }
+    ColumnInfo::of_type(name, PgType::built_in(oid, type_name))
 }
 
 /// The columns that tell the rows apart: the catalog's key, or without one all columns.

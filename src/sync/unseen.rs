@@ -92,6 +92,9 @@ fn altered(known: &KnownColumn, column: &ColumnInfo, rewritten: bool) -> Option<
         Change::Type => {
             format!("the column {name} has another type now ({ty}), and the log does not have what became of the values that were there")
         }
+        Change::Values => {
+            format!("the column {name} was altered and the rows were written anew, and the log does not have which values they have now")
+        }
         Change::Label(label) => format!("a label of the type of {name} ({ty}) is called {label:?} now, without a word in the log"),
         Change::Attributes => format!(
             "the type of {name} ({ty}) has other attributes now, and the log does not have what became of the values that were there"
@@ -105,7 +108,15 @@ fn column<T: Table>(stream: &StreamRun<T>, captured: &Captured) -> Option<String
         None if column.filled && !captured.columns.is_empty() => {
             Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
         }
-        Some(known) => altered(known, column, !captured.heaps.is_subset(&stream.plan.heaps)),
+        Some(known) => {
+            if retype::was_widened(known, column) {
+                let (id, name, ty) = (&stream.plan.id, &column.name, &column.declared);
+                tracing::info!(
+                    "{id}: the column {name} is {ty} now; if USING has made other values, load the table anew: sync --reload {id}"
+                );
+            }
+            altered(known, column, !captured.heaps.is_subset(&stream.plan.heaps))
+        }
         None => None,
     };
     stream.info.columns.iter().filter(|column| stream.plan.needs(&column.name)).find_map(what)

@@ -50,18 +50,7 @@ pub(crate) fn numeric_type(precision: i32, scale: i32) -> PgType {
 }
 
 pub(crate) fn column(name: &str, ty: PgType) -> ColumnInfo {
-    ColumnInfo {
-        name: name.to_owned(),
-        attnum: 1,
-        declared: ty.name.clone(),
-        logged: (ty.oid, ty.typmod),
-        ty,
-        not_null: true,
-        generated: false,
-        identity: false,
-        filled: false,
-        comment: None,
-    }
+    ColumnInfo { attnum: 1, not_null: true, ..ColumnInfo::of_type(name, ty) }
 }
 
 /// The messages of a COPY as the server cuts them: the header goes with the first row, the trailer alone.

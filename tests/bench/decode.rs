@@ -132,19 +132,7 @@ type MakeRow = fn(&mut Row<'_>, i64);
 
 fn plan(name: &str, ty: PgType) -> ColumnPlan {
     let wanted = exact_type(&ty);
-    let declared = ty.name.clone();
-    let column = ColumnInfo {
-        name: name.into(),
-        attnum: 1,
-        declared,
-        logged: (ty.oid, ty.typmod),
-        ty,
-        not_null: true,
-        generated: false,
-        identity: false,
-        filled: false,
-        comment: None,
-    };
+    let column = ColumnInfo { not_null: true, ..ColumnInfo::of_type(name, ty) };
     plan_column(&column, name, &wanted, SpecialValues::Error).expect("a plan")
 }
 

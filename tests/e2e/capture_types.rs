@@ -2,6 +2,7 @@
 
 use super::capture::job;
 use crate::support::lakeward::{Job, exit};
+use crate::support::majors::newest;
 use crate::support::postgres::Server;
 use crate::support::readback::{assert_all_same_iceberg, assert_same_iceberg, assert_same_iceberg_as, duckdb};
 use serde_json::json;
@@ -66,6 +67,58 @@ fn values_that_a_change_of_type_alters_are_copied_again() {
     let said = running.finish().succeeded().stderr;
     assert!(said.contains("copied again"), "{said}");
     assert_same_iceberg_as(&job, &database, "public.t", "public.expected");
+}
+
+/// Values that `USING`, or another generation expression, has made: of a column that kept its type.
+#[test]
+fn values_that_are_computed_anew_are_copied_again() {
+    let Some(bin) = newest() else { return };
+    let server = Server::start(&bin);
+    let database = server.database("caprecompute");
+    database.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int, s varchar(20), g int GENERATED ALWAYS AS (id * 2) STORED) WITH (autovacuum_enabled = off);
+         CREATE TABLE p (id int, day int, n int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+         CREATE TABLE p_0 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (10) TO (20);
+         INSERT INTO t SELECT i, i, 's' || i FROM generate_series(1, 50) i; INSERT INTO p SELECT i, i, i FROM generate_series(1, 19) i",
+    );
+    let job = job(&database, "caprecompute", Some(json!({})));
+    job.sync().succeeded();
+    let check = |change: &str, copied: &[&str]| {
+        database.sql(change);
+        for more in [
+            "",
+            "INSERT INTO t (id, n) SELECT max(id) + 1, 5 FROM t; UPDATE t SET s = 'x' WHERE id % 9 = 0; UPDATE p SET n = 0 WHERE id = 3",
+        ] {
+            database.sql(more);
+            let said = job.resume().succeeded().stderr;
+            for stream in ["public.t", "public.p"] {
+                let again = said.lines().any(|line| line.contains(stream) && line.contains("copied again"));
+                assert_eq!(again, copied.contains(&stream) && more.is_empty(), "{change}: {stream}: {said}");
+            }
+            assert_all_same_iceberg(&job, &database, &["public.t", "public.p"]);
+        }
+    };
+    check("ALTER TABLE t ALTER n TYPE int USING n * 10", &["public.t"]);
+    check("VACUUM FULL t", &[]);
+    check("ALTER TABLE t ALTER n SET DEFAULT 4; ALTER TABLE t ALTER s SET STATISTICS 50", &[]);
+    check("ALTER TABLE t ALTER s TYPE varchar(30) USING upper(s)", &["public.t"]);
+    check("ALTER TABLE t ALTER g SET EXPRESSION AS (id * 3)", &["public.t"]);
+    check("ALTER TABLE p ALTER n TYPE int USING -n", &["public.p"]);
+    check("CLUSTER t USING t_pkey; VACUUM FULL p", &[]);
+    // While the table is followed without end, and nobody writes to it.
+    let running = job.start(&[&Job::RESUME[..], &Job::FOLLOW].concat());
+    std::thread::sleep(Duration::from_secs(2));
+    database.sql("ALTER TABLE t ALTER n TYPE int USING n + 1");
+    std::thread::sleep(Duration::from_secs(40));
+    running.signal("TERM");
+    let said = running.finish().succeeded().stderr;
+    assert!(said.contains("the column n was altered"), "{said}");
+    assert_all_same_iceberg(&job, &database, &["public.t", "public.p"]);
+    // Whether USING has had a part in a wider form, nobody can tell.
+    database.sql("ALTER TABLE t ALTER n TYPE bigint");
+    let said = job.resume().succeeded().stderr;
+    assert!(said.contains("the column n is bigint now") && said.contains("sync --reload public.t"), "{said}");
+    assert!(!job.resume().succeeded().stderr.contains("bigint"));
 }
 
 /// A change log has what the rows were: nothing of it is taken back, and the run says what it does not have.

@@ -117,19 +117,7 @@ pub fn seeds_of(case: &Case) -> impl Iterator<Item = (Option<Vec<u8>>, &'static 
 
 /// Plans a column as `public.t` of the checks has it.
 pub fn plan(name: &str, ty: &PgType, wanted: &ColumnType, special: SpecialValues) -> Option<ColumnPlan> {
-    let column = ColumnInfo {
-        name: name.to_owned(),
-        attnum: 1,
-        declared: ty.name.clone(),
-        logged: (ty.oid, ty.typmod),
-        ty: ty.clone(),
-        not_null: false,
-        generated: false,
-        identity: false,
-        filled: false,
-        comment: None,
-    };
-    plan_column(&column, name, wanted, special).ok()
+    plan_column(&ColumnInfo::of_type(name, ty.clone()), name, wanted, special).ok()
 }
 
 fn cases_of(key: &str, ty: &PgType) -> Vec<Case> {
