@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// What stands between `v<N>` and `.metadata.json`: nothing, or that it is compressed.
 const VARIANTS: [&str; 2] = ["", ".gz"];
 
+/// How often a hint that stays behind is written before that is an error.
+const HINTS: usize = 8;
+
 /// A warehouse folder.
 #[derive(Debug)]
 pub(crate) struct Filesystem {
@@ -63,13 +66,16 @@ impl Filesystem {
 
     /// As [`Filesystem::load`]; from then on the hint does not stay behind.
     pub(super) async fn load_to_write(&self, table: &TableName) -> Result<Option<Loaded>> {
-        loop {
+        let hint = format!("{}/metadata/version-hint.text", self.location(table)?);
+        // Somebody else may write it at the same time, and has it stay behind again.
+        for _ in 0..HINTS {
             let Some((loaded, hinted)) = self.find(table).await? else { return Ok(None) };
             let (Some(version), false) = (&loaded.version, hinted) else { return Ok(Some(loaded)) };
-            let hint = format!("{}/metadata/version-hint.text", self.location(table)?);
             tracing::info!("{hint} had stayed behind");
             self.files.put(&hint, Bytes::from(version.clone())).await?;
         }
+        Err(Error::new(Kind::Conflict, format!("{hint} was written {HINTS} times, and what is read of it is still not the newest version"))
+            .hint("let nothing else write to the table meanwhile, and no cache stand between the store and its readers"))
     }
 
     /// A table, and whether the hint does not stay behind its version.
