@@ -28,6 +28,8 @@ mod capture_terms;
 mod capture_types;
 #[path = "e2e/chaos.rs"]
 mod chaos;
+#[path = "e2e/chaos_log.rs"]
+mod chaos_log;
 #[path = "e2e/clocks.rs"]
 mod clocks;
 #[path = "e2e/commands.rs"]

@@ -6,182 +6,25 @@
 //! played by every run of the tests: that is where those belong which have found something. `./build.sh chaos --minutes M` plays seed after seed.
 
 use super::capture;
+use super::chaos_log::{Disturbance, Lake, Log, Round};
 use crate::support::dice::Dice;
 use crate::support::lakeward::{Job, Outcome, exit};
 use crate::support::majors::newest;
 use crate::support::postgres::{Database, PASSWORD, Server};
 use crate::support::proxy::Proxy;
-use crate::support::readback::{assert_all_same_iceberg, python};
+use crate::support::readback::{assert_all_same_in_lakes, python};
 use crate::support::s3::ObjectStore;
+use crate::support::seaweed::Seaweed;
 use crate::support::wait_until;
-use crate::support::workload::{Shapes, TABLES, transaction};
-use serde::{Deserialize, Serialize};
+use crate::support::workload::TABLES;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What a log says: where to, and what is done.
-#[derive(Debug, Serialize, Deserialize)]
-struct Log {
-    seed: u64,
-    /// Iceberg tables that follow, or a log of changes in an object store.
-    iceberg: bool,
-    /// Keys of the destination's writer.
-    writer: Value,
-    /// Whether the slot sends transactions when they are prepared.
-    two_phase: bool,
-    /// Whether a standby is there that can take over.
-    #[serde(default)]
-    standby: bool,
-    rounds: Vec<Round>,
-}
-
-/// A run, what goes on in the database meanwhile, and what happens to it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Round {
-    /// Two sessions' statements.
-    sessions: [Vec<String>; 2],
-    /// Whether the run goes on until it is told to stop.
-    follow: bool,
-    /// Steps that fail (`writers/faults.rs`).
-    faults: String,
-    /// From the start of the run, in milliseconds.
-    after_ms: u64,
-    disturbance: Disturbance,
-    /// Whether the run comes to its end, or is killed.
-    ends: bool,
-    /// Whether everything is brought to rest then, and compared.
-    compare: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Disturbance {
-    None,
-    /// PostgreSQL dies and recovers.
-    ServerCrash,
-    /// PostgreSQL is restarted in order.
-    ServerRestart,
-    /// PostgreSQL dies, and its standby takes over if it has the slot.
-    Promotion,
-    /// All connections end.
-    NetworkEnds,
-    /// All connections fall silent.
-    NetworkSilent,
-    /// Every answer takes some milliseconds.
-    NetworkSlow,
-    /// No connection can be made for a while.
-    NetworkAway,
-    /// The sessions of the source are ended by an administrator.
-    Terminated,
-    /// The object store does not answer for a while.
-    StoreAway,
-    /// The disk of the destination and the state is full for a while.
-    DiskFull,
-}
-
-const DISTURBANCES: [Disturbance; 14] = [
-    Disturbance::None,
-    Disturbance::None,
-    Disturbance::None,
-    Disturbance::ServerCrash,
-    Disturbance::ServerRestart,
-    Disturbance::NetworkEnds,
-    Disturbance::NetworkEnds,
-    Disturbance::NetworkSilent,
-    Disturbance::NetworkSlow,
-    Disturbance::NetworkAway,
-    Disturbance::Terminated,
-    Disturbance::StoreAway,
-    Disturbance::DiskFull,
-    Disturbance::DiskFull,
-];
-
-/// Those that need a standby; one of them is done instead, now and then.
-const WITH_STANDBY: [Disturbance; 3] = [Disturbance::Promotion, Disturbance::Promotion, Disturbance::ServerCrash];
-
 /// What falls silent is given up after some seconds, but the server may keep the slot for the old stream for a minute (`wal_sender_timeout`).
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Steps that are made to fail; what a run reaches is found by the crash matrix (`crashes.rs`).
-const STEPS: [&str; 16] = [
-    "storage.upload",
-    "storage.finish",
-    "storage.finish.done",
-    "storage.put",
-    "storage.put.done",
-    "storage.create",
-    "storage.create.done",
-    "storage.get",
-    "storage.list",
-    "catalog.load",
-    "catalog.commit",
-    "catalog.commit.done",
-    "state.save",
-    "state.save.done",
-    "source.acknowledge",
-    "source.snapshot",
-];
-
-impl Log {
-    fn of(seed: u64, rounds: usize) -> Self {
-        let mut dice = Dice::new(seed);
-        let iceberg = !dice.one_in(3);
-        let writer = match iceberg {
-            true => json!({"delete_files": *dice.pick(&["equality", "position", "position"])}),
-            false => json!({}),
-        };
-        let two_phase = dice.one_in(2);
-        let standby = dice.one_in(2);
-        let mut shapes = Shapes::new("chaos");
-        let round = |number| {
-            let mut round = Round::of(&mut dice, &mut shapes, iceberg, number);
-            if standby && dice.one_in(3) {
-                round.disturbance = *dice.pick(&WITH_STANDBY);
-            }
-            if round.compare {
-                shapes.seen();
-            }
-            round
-        };
-        let rounds = (0..rounds).map(round).collect();
-        Self { seed, iceberg, writer, two_phase, standby, rounds }
-    }
-}
-
-impl Round {
-    fn of(dice: &mut Dice, shapes: &mut Shapes, iceberg: bool, number: usize) -> Self {
-        let mut first = Vec::new();
-        for _ in 0..=dice.below(4) {
-            first.extend((0..dice.below(6)).map(|_| transaction(dice)));
-            // What a log cannot say (a default for rows that are there) stops it: that is told elsewhere.
-            if iceberg && number > 0 {
-                first.extend(shapes.next(dice));
-            }
-        }
-        first.extend(shapes.decide(dice));
-        let second = (0..dice.below(20)).map(|_| transaction(dice)).collect();
-        let faults = match dice.below(3) {
-            0 => {
-                let fault = *dice.pick(&["crash", "crash", "fail", "refuse", "slow:300"]);
-                format!("{}#{}={fault}", dice.pick(&STEPS), 1 + dice.below(6))
-            }
-            _ => String::new(),
-        };
-        let follow = number > 0 && dice.one_in(2);
-        Self {
-            sessions: [first, second],
-            follow,
-            faults,
-            after_ms: dice.below(if follow { 3000 } else { 1500 }) as u64,
-            disturbance: *dice.pick(&DISTURBANCES),
-            ends: dice.one_in(3),
-            compare: number % 4 == 3,
-        }
-    }
-}
 
 /// What the log is played on.
 struct World {
@@ -190,7 +33,9 @@ struct World {
     /// The database on the server that is the primary now.
     database: Arc<Mutex<Database>>,
     proxy: Proxy,
+    lake: Lake,
     store: ObjectStore,
+    catalog: Option<Seaweed>,
     job: Job,
     kills: usize,
     comparisons: usize,
@@ -211,7 +56,17 @@ impl World {
         let failover = if log.standby { ", true" } else { "" };
         database.sql(&format!("SELECT pg_create_logical_replication_slot('chaos', 'pgoutput', false, {}{failover}); CREATE PUBLICATION chaos_pub FOR TABLE a, b, p WITH (publish_via_partition_root = true)", log.two_phase));
         let (proxy, store) = (Proxy::start(database.port), ObjectStore::conditional());
-        let job = capture::following(Job::on_small_disk(&database), "chaos", log.iceberg.then(|| log.writer.clone()));
+        let catalog = (log.iceberg && log.lake == Lake::Catalog).then(Seaweed::start);
+        let keys = || {
+            let mut keys = match (log.lake, &catalog) {
+                (Lake::Store, _) => store.iceberg_writer(),
+                (_, Some(catalog)) => catalog.writer(),
+                _ => json!({}),
+            };
+            keys.as_object_mut().expect("an object").extend(log.writer.as_object().expect("an object").clone());
+            keys
+        };
+        let job = capture::following(Job::on_small_disk(&database), "chaos", log.iceberg.then(keys));
         if !log.iceberg {
             job.write_destination(store.writer());
         }
@@ -227,7 +82,8 @@ impl World {
         // From here on the columns' numbers are known.
         job.sync().succeeded();
         let (database, happened) = (Arc::new(Mutex::new(database)), BTreeMap::new());
-        let mut world = Self { server, standby: None, database, proxy, store, job, kills: 0, comparisons: 0, happened };
+        let mut world =
+            Self { server, standby: None, database, proxy, lake: log.lake, store, catalog, job, kills: 0, comparisons: 0, happened };
         if log.standby {
             world.stand_by();
         }
@@ -316,7 +172,13 @@ impl World {
             )),
             Disturbance::StoreAway => {
                 self.store.go_down();
+                self.catalog.iter().for_each(Seaweed::halt);
                 std::thread::sleep(Duration::from_millis(1500));
+            }
+            Disturbance::StoreDies => {
+                self.store.die();
+                self.catalog.iter().for_each(Seaweed::die);
+                std::thread::sleep(Duration::from_millis(500));
             }
             Disturbance::DiskFull => {
                 if let Some(disk) = self.job.disk() {
@@ -342,6 +204,7 @@ impl World {
         self.proxy.slow(false);
         self.proxy.away(false);
         self.store.recover();
+        self.catalog.iter().for_each(Seaweed::revive);
         if let Some(disk) = self.job.disk() {
             disk.clear();
         }
@@ -357,6 +220,20 @@ impl World {
         assert_eq!(outcome.code, Some(exit::DONE), "an undisturbed run: {}", outcome.stderr);
     }
 
+    /// An Iceberg table, as readers find it.
+    fn table(&self, stream: &str) -> Value {
+        let folder = |root: &Path| self.job.table_folder(root, stream);
+        match (self.lake, &self.catalog) {
+            (Lake::Store, _) => self.store.lake(&folder(&self.store.files_root())),
+            (_, Some(catalog)) => {
+                let place = folder(Path::new(""));
+                let mut names = place.iter().map(|name| name.to_str().expect("UTF-8"));
+                catalog.lake(names.next().expect("a namespace"), names.next().expect("a table"))
+            }
+            _ => json!(folder(&self.job.lake())),
+        }
+    }
+
     fn compare(&mut self, iceberg: bool) {
         self.comparisons += 1;
         let catalog = self.job.read("streams.json");
@@ -364,7 +241,7 @@ impl World {
             // What the columns are called now; the chosen streams stay as they are.
             std::fs::remove_file(self.job.path("streams.json")).expect("remove");
             self.job.discover();
-            assert_all_same_iceberg(&self.job, &self.database(), &["public.a", "public.b", "public.p"]);
+            assert_all_same_in_lakes(&self.job, &self.database(), &["public.a", "public.b", "public.p"], |stream| self.table(stream));
             self.job.write("streams.json", &catalog);
             return;
         }
@@ -431,10 +308,6 @@ fn play(log: &Log) -> Option<World> {
     Some(world)
 }
 
-fn read(path: &Path) -> Log {
-    serde_json::from_slice(&std::fs::read(path).expect("read the log")).expect("a log of chaos")
-}
-
 /// Two seeds for ever, and one that nobody has seen.
 #[test]
 fn seeds_pass() {
@@ -448,7 +321,7 @@ fn seeds_pass() {
 fn kept_logs_pass() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chaos"));
     for entry in std::fs::read_dir(folder).into_iter().flatten() {
-        play(&read(&entry.expect("an entry").path()));
+        play(&Log::read(&entry.expect("an entry").path()));
     }
 }
 
@@ -456,7 +329,7 @@ fn kept_logs_pass() {
 #[test]
 fn replay() {
     if let Some(path) = std::env::var_os("LAKEWARD_CHAOS_LOG") {
-        play(&read(Path::new(&path)));
+        play(&Log::read(Path::new(&path)));
     }
 }
 

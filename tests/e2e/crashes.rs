@@ -9,6 +9,7 @@ use super::capture;
 use crate::support::lakeward::{Job, Outcome, exit, files_under, published};
 use crate::support::postgres::{Database, Server};
 use crate::support::s3::ObjectStore;
+use crate::support::seaweed::Seaweed;
 use crate::support::wait_until;
 use crate::support::witness::Witness;
 use serde_json::{Value, json};
@@ -42,6 +43,8 @@ enum Target {
     Iceberg,
     /// Tables of an SQL catalog, equality deletes.
     IcebergSql,
+    /// Tables of a REST catalog in an object store, position deletes.
+    IcebergRest,
 }
 
 const TABLES: &str = "
@@ -115,6 +118,7 @@ impl Case {
             Target::IcebergSql => {
                 iceberg(json!({"catalog_type": "jdbc", "jdbc_url": format!("jdbc:sqlite:{}", self.job.path("catalog.db").display())}));
             }
+            Target::IcebergRest => iceberg(Seaweed::shared().writer()),
         }
     }
 
@@ -156,6 +160,13 @@ impl Case {
         if let Some(store) = &self.store {
             gone(store.files_root());
         }
+        // The tables of a catalog that others have tables in are left where they are.
+        let elsewhere = format!("{}_{}", self.name, self.changes);
+        self.job.edit("streams.json", |file| {
+            for entry in file["streams"].as_array_mut().expect("a list") {
+                entry["stream"]["destination_database"] = json!(elsewhere);
+            }
+        });
         self.database.sql(&format!("DROP PUBLICATION IF EXISTS {}_pub", self.name));
         // A process that has died is noticed by the server a moment later.
         wait_until("nobody reads the slot", 20, || {
@@ -255,6 +266,11 @@ impl Case {
                 json!({"files": published(&self.job.table_folder(&store.files_root(), &format!("public.{table}")))})
             }
             (Target::IcebergSql, _) => json!({"sqlite": [self.job.path("catalog.db"), table]}),
+            (Target::IcebergRest, _) => {
+                let namespace = self.job.stream(&format!("public.{table}"))["destination_database"].clone();
+                let namespace = namespace.as_str().expect("a name").replace(':', "_");
+                json!({"iceberg": Seaweed::shared().lake(&namespace, table)})
+            }
             _ => json!({"iceberg": self.job.table_folder(&self.job.lake(), &format!("public.{table}"))}),
         };
         question["query"] = json!(query);
@@ -414,6 +430,11 @@ macro_rules! matrix {
             #[test]
             fn dying_at_every_step_to_iceberg_of_an_sql_catalog() {
                 all_crashes(Mode::$mode, Target::IcebergSql);
+            }
+
+            #[test]
+            fn dying_at_every_step_to_iceberg_of_a_rest_catalog() {
+                all_crashes(Mode::$mode, Target::IcebergRest);
             }
         })*
     };

@@ -18,7 +18,8 @@ MODES = {
     "Changes": "changes",
     "Evolution": "changes with a new column",
 }
-TARGETS = {"Parquet": "Parquet", "ParquetS3": "Parquet on S3", "Iceberg": "Iceberg, folders", "IcebergSql": "Iceberg, SQL catalog"}
+TARGETS = {"Parquet": "Parquet", "ParquetS3": "Parquet on S3", "Iceberg": "Iceberg, folders", "IcebergSql": "Iceberg, SQL catalog",
+           "IcebergRest": "Iceberg, REST catalog on S3"}
 
 
 def load(folder, name):

@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod readback;
 pub mod rustberg;
 pub mod s3;
+pub mod seaweed;
 pub mod ssh;
 pub mod witness;
 pub mod workload;
@@ -60,5 +61,11 @@ pub fn wait_until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
 
 /// A port of 127.0.0.1 where nobody listens.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("find a free port").port()
+    free_ports::<1>()[0]
+}
+
+/// Several of them, each another one.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held: [std::net::TcpListener; N] = std::array::from_fn(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("find a free port"));
+    held.map(|listener| listener.local_addr().expect("the address").port())
 }

@@ -1,6 +1,7 @@
 """Reads Parquet files with pyarrow and with DuckDB and compares their rows with what psql gave.
 
-Standard input: a list of {"files": [...], "columns": [{"name": ..., "kind": ...}], "expected": "path of a file with one JSON list per row"}.
+Standard input: a list of {"files": [...], "columns": [{"name": ..., "kind": ...}], "expected": "path of a file with one JSON list per row"};
+instead of files, "iceberg" may be a lake (lakes.py).
 Standard output: for each of them {"rows": n, "schema": {column: Arrow type}, "problems": [...]}; no problems means that both readers saw
 exactly the expected rows, each as often as expected, in any order.
 
@@ -17,6 +18,7 @@ import uuid
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lakes import duckdb_for, pyiceberg_of
 
 
 def canonical(array, kind):
@@ -113,16 +115,9 @@ def by_duckdb(files):
     return result.to_arrow_table()
 
 
-def metadata_of(folder):
-    """The newest metadata file of a table in the layout of Hadoop's catalog, found as any reader finds it."""
-    with open(f"{folder}/metadata/version-hint.text") as hint:
-        return f"file://{folder}/metadata/v{hint.read().strip()}.metadata.json"
-
-
-def by_pyiceberg(folder):
-    from pyiceberg.table import StaticTable
+def by_pyiceberg(lake):
     try:
-        table = StaticTable.from_metadata(metadata_of(folder)).scan().to_arrow()
+        table = pyiceberg_of(lake).scan().to_arrow()
     except ValueError as e:
         if "equality deletes" in str(e):
             return None  # it says itself that it does not read them
@@ -131,13 +126,9 @@ def by_pyiceberg(folder):
     return None if any(pa.types.is_list(t) and pa.types.is_struct(t.value_type) for t in table.schema.types) else table
 
 
-def by_iceberg_scan(folder):
-    import glob, importlib, os
-    for name in ("avro", "httpfs", "iceberg"):
-        module = os.path.dirname(importlib.import_module(f"duckdb_extension_{name}").__file__)
-        duckdb.sql(f"LOAD '{glob.glob(module + '/extensions/*/*.duckdb_extension')[0]}'")
-    duckdb.sql("SET enable_progress_bar = false")
-    return duckdb.sql("SELECT * FROM iceberg_scan($1)", params=[folder]).to_arrow_table()
+def by_iceberg_scan(lake):
+    connection, place = duckdb_for(lake)
+    return connection.sql("SELECT * FROM iceberg_scan($1)", params=[place]).to_arrow_table()
 
 
 def rows_of(table, columns):

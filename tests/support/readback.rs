@@ -43,11 +43,17 @@ pub fn assert_same_iceberg(job: &Job, database: &Database, stream: &str) -> Seen
 /// As [`assert_same_iceberg`] for several streams, which the readers are started for only once.
 #[track_caller]
 pub fn assert_all_same_iceberg(job: &Job, database: &Database, streams: &[&str]) -> Vec<Seen> {
+    assert_all_same_in_lakes(job, database, streams, |stream| json!(job.table_folder(&job.lake(), stream)))
+}
+
+/// As [`assert_all_same_iceberg`], for tables that are elsewhere: a lake for each stream, as `lakes.py` describes it.
+#[track_caller]
+pub fn assert_all_same_in_lakes(job: &Job, database: &Database, streams: &[&str], lake: impl Fn(&str) -> Value) -> Vec<Seen> {
     let comparison = |stream: &&str| {
         let described = job.stream(stream);
         let part = |key: &str| described[key].as_str().unwrap_or_else(|| panic!("{stream} has no {key}"));
         let mut comparison = Comparison::new(job, database, stream, &[], (part("namespace"), part("name")));
-        comparison.question["iceberg"] = json!(job.table_folder(&job.lake(), stream));
+        comparison.question["iceberg"] = lake(stream);
         comparison
     };
     judge(&streams.iter().map(comparison).collect::<Vec<_>>())
@@ -184,7 +190,9 @@ print(json.dumps(duckdb.sql(job['query'].replace('$files', 'read_parquet($1)'), 
 #[track_caller]
 pub fn python(script: &str, input: &Value) -> Value {
     let program = python_program();
-    let spawned = Command::new(&program).args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut command = Command::new(&program);
+    command.args(["-B", "-c", script]).env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support"));
+    let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = spawned.unwrap_or_else(|e| panic!("start {}: {e}; ./build.sh test prepares it", program.display()));
     child.stdin.take().expect("python has a standard input").write_all(input.to_string().as_bytes()).expect("write to python");
     let output = child.wait_with_output().expect("run python");

@@ -9,10 +9,11 @@ use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 /// The access key that is let in.
 pub const ACCESS_KEY: &str = "AKLAKEWARDTEST";
@@ -21,16 +22,19 @@ pub const SECRET_KEY: &str = "the secret of the object store";
 /// The only bucket.
 pub const BUCKET: &str = "lake";
 
-/// Nothing is wrong; the next commit is carried out and not answered; nothing is answered.
+/// Nothing is wrong; the next commit is carried out and not answered; nothing is answered; no connection lasts.
 const UP: u8 = 0;
 const ARMED: u8 = 1;
 const DOWN: u8 = 2;
+const DEAD: u8 = 3;
 
 /// A running store. It stops when dropped.
 pub struct ObjectStore {
     root: TempDir,
     address: SocketAddr,
     outage: Arc<AtomicU8>,
+    /// Tells that the store has died.
+    death: Arc<Notify>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -57,8 +61,14 @@ impl ObjectStore {
         let outage = Arc::new(AtomicU8::new(UP));
         let state = outage.clone();
         let (bucket, creating) = (root.path().to_owned(), Arc::new(tokio::sync::Mutex::new(())));
+        let death = Arc::new(Notify::new());
+        let dies = death.clone();
         runtime.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
+                if state.load(SeqCst) == DEAD {
+                    continue;
+                }
+                let dies = dies.clone();
                 let (inner, state, bucket, creating) = (service.clone(), state.clone(), bucket.clone(), creating.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (inner, state, creating) = (inner.clone(), state.clone(), creating.clone());
@@ -82,12 +92,16 @@ impl ObjectStore {
                     }
                 });
                 tokio::spawn(async move {
-                    // A client that goes away is not the store's problem.
-                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+                    let builder = Builder::new(TokioExecutor::new());
+                    tokio::select! {
+                        // A client that goes away is not the store's problem.
+                        _ = builder.serve_connection(TokioIo::new(socket), service) => {}
+                        () = dies.notified() => {}
+                    }
                 });
             }
         });
-        Self { root, address, outage, _runtime: runtime }
+        Self { root, address, outage, death, _runtime: runtime }
     }
 
     /// The next commit of a Parquet table is carried out, but from its answer on nothing is answered any more.
@@ -105,6 +119,12 @@ impl ObjectStore {
         self.outage.store(DOWN, SeqCst);
     }
 
+    /// What it is at is not brought to an end, and no connection lasts from now on.
+    pub fn die(&self) {
+        self.outage.store(DEAD, SeqCst);
+        self.death.notify_waiters();
+    }
+
     /// Everything is answered again.
     pub fn recover(&self) {
         self.outage.store(UP, SeqCst);
@@ -116,6 +136,24 @@ impl ObjectStore {
             "s3_bucket": BUCKET, "s3_region": "us-east-1", "s3_access_key": ACCESS_KEY, "s3_secret_key": SECRET_KEY,
             "s3_endpoint": format!("http://{}", self.address), "s3_path": "raw",
         })
+    }
+
+    /// The keys of an Iceberg destination's `writer`, with tables in folders of this store.
+    pub fn iceberg_writer(&self) -> Value {
+        json!({
+            "catalog_type": "filesystem", "iceberg_s3_path": format!("s3://{BUCKET}/raw"), "aws_region": "us-east-1",
+            "aws_access_key": ACCESS_KEY, "aws_secret_key": SECRET_KEY, "s3_endpoint": format!("http://{}", self.address),
+        })
+    }
+
+    /// A table of such a destination as readers find it (`lakes.py`). `folder`: below [`ObjectStore::files_root`].
+    pub fn lake(&self, folder: &Path) -> Value {
+        let hint = std::fs::read_to_string(folder.join("metadata/version-hint.text")).expect("a hint");
+        let place = folder.strip_prefix(self.root.path()).expect("a folder of the store");
+        let properties = json!({
+            "s3.endpoint": format!("http://{}", self.address), "s3.region": "us-east-1", "s3.access-key-id": ACCESS_KEY, "s3.secret-access-key": SECRET_KEY,
+        });
+        json!({"metadata": format!("s3://{}/metadata/v{}.metadata.json", place.display(), hint.trim()), "properties": properties})
     }
 
     /// Where the objects below `s3_path` are as files.

@@ -86,7 +86,7 @@ impl Shapes {
         let mut all = Vec::new();
         self.number += 1;
         let number = self.number;
-        let kind = dice.below(11);
+        let kind = dice.below(15);
         // What is prepared holds its locks.
         if matches!(kind, 1 | 4..) || dice.one_in(2) {
             all.extend(self.decide(dice));
@@ -137,6 +137,11 @@ impl Shapes {
                  DO $$ BEGIN EXECUTE format('ALTER TYPE mood RENAME VALUE %L TO %L', (enum_range(NULL::mood))[2], 'm{number}'); END $$;
                  UPDATE a SET m = (enum_range(NULL::mood))[2] WHERE id % 9 = 0"
             ),
+            // Rows that are written anew, and those that go without a word in the log where the table is published through its root.
+            11 => format!("ALTER TABLE a ALTER n TYPE numeric USING coalesce(n, 0) + {number}; UPDATE a SET n = {number} WHERE id % 9 = 2"),
+            12 => format!("TRUNCATE p_0; INSERT INTO p SELECT i, i % 9, 'anew {number}' FROM generate_series(1, 40) i"),
+            13 => "TRUNCATE p; INSERT INTO p SELECT i, i % 9, 'all anew' FROM generate_series(1, 60) i".to_owned(),
+            14 => format!("VACUUM FULL {}", dice.pick(&["a", "b", "p"])),
             _ => "TRUNCATE b".to_owned(),
         });
         all
