@@ -24,6 +24,8 @@ mod capture_moves;
 mod capture_ranges;
 #[path = "e2e/capture_terms.rs"]
 mod capture_terms;
+#[path = "e2e/capture_truncate.rs"]
+mod capture_truncate;
 #[path = "e2e/capture_types.rs"]
 mod capture_types;
 #[path = "e2e/chaos.rs"]

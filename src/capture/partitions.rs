@@ -1,13 +1,17 @@
 //! Partitions that came or went without a word in the log.
 //!
 //! `ATTACH PARTITION` brings the rows that a table has, `DETACH` and `DROP` take them away; neither is logged as changes. A partition that was
-//! created as one was empty then, and all its rows are in the log. Promises: a partition counts as created only where the catalog proves
-//! it: its place in the tree was written by the transaction that made its row type, and none of that transaction's rows is older.
+//! created as one was empty then, and all its rows are in the log. Published through their root, a TRUNCATE of one is not logged either.
+//! Promises: a partition counts as created only where the catalog proves it: its place in the tree was written by the transaction that made
+//! its row type, and none of that transaction's rows is older. One whose file is another counts as truncated, unless there is a row in it that was there
+//! before: `VACUUM FULL` and its like take the rows along, as they are.
 
 use crate::error::Result;
 use crate::postgres::connect::Session;
 use crate::postgres::quote;
+use crate::state::captured::Heaps;
 use std::collections::BTreeSet;
+use tokio_postgres::error::SqlState;
 
 /// What has become of a table's partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,13 +33,18 @@ struct Link {
     /// Transaction and command that put it there.
     written: (String, String),
     leaf: bool,
+    /// `pg_relation_filenode`.
+    file: Option<u32>,
+    /// `xmin` of its row in `pg_class`: the transaction that has given it the file, or a later one.
+    version: String,
 }
 
 async fn links(session: &Session, root: u32) -> Result<Vec<Link>> {
     let query = format!(
         "WITH RECURSIVE tree AS (SELECT inhrelid, inhparent, xmin::text AS x, cmin::text AS c FROM pg_catalog.pg_inherits WHERE inhparent = {root} \
            UNION ALL SELECT i.inhrelid, i.inhparent, i.xmin::text, i.cmin::text FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.inhrelid) \
-         SELECT inhrelid, inhparent, n.nspname::text, c.relname::text, x = t.xmin::text, x, tree.c, c.relkind <> 'p' FROM tree \
+         SELECT inhrelid, inhparent, n.nspname::text, c.relname::text, x = t.xmin::text, x, tree.c, c.relkind <> 'p', \
+           pg_catalog.pg_relation_filenode(c.oid), c.xmin::text FROM tree \
          JOIN pg_catalog.pg_class c ON c.oid = inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = c.reltype"
     );
     let rows = session.client.query(&query, &[]).await.map_err(|e| session.error(&e).doing("look at partitions"))?;
@@ -46,6 +55,8 @@ async fn links(session: &Session, root: u32) -> Result<Vec<Link>> {
         at_once: row.get(4),
         written: (row.get(5), row.get(6)),
         leaf: row.get(7),
+        file: row.get(8),
+        version: row.get(9),
     };
     Ok(rows.iter().map(link).collect())
 }
@@ -77,6 +88,28 @@ fn newcomers<'l>(links: &'l [Link], known: &BTreeSet<u32>) -> Vec<&'l Link> {
     links.iter().filter(|link| !old.contains(&link.child)).collect()
 }
 
+/// Names of the partitions that were truncated since they had these files, other than by the transaction `truncated`.
+pub async fn emptied(session: &Session, root: u32, heaps: &Heaps, truncated: Option<u32>) -> Result<Vec<String>> {
+    let links = links(session, root).await?;
+    let mut emptied = Vec::new();
+    for link in changed(&links, heaps, truncated) {
+        if !has_rows_of_before(session, link, heaps.horizon).await? {
+            emptied.push(link.name.clone());
+        }
+    }
+    Ok(emptied)
+}
+
+/// Leaves that have another file than before, or, where they were not there, than they were made with (whose number is theirs).
+fn changed<'l>(links: &'l [Link], heaps: &Heaps, truncated: Option<u32>) -> Vec<&'l Link> {
+    let told = truncated.map(|transaction| transaction.to_string());
+    let is_other = |link: &&Link| {
+        let before = heaps.files.get(&link.child).copied().unwrap_or(link.child);
+        link.file.is_some_and(|file| file != 0 && file != before) && told.as_ref() != Some(&link.version)
+    };
+    links.iter().filter(|link| link.leaf).filter(is_other).collect()
+}
+
 /// Whether the transaction that made a partition filled it before it was one. Its first rows are where a table begins.
 async fn is_filled_before(session: &Session, link: &Link) -> Result<bool> {
     let (transaction, command) = &link.written;
@@ -87,6 +120,18 @@ async fn is_filled_before(session: &Session, link: &Link) -> Result<bool> {
         pages.join(",")
     );
     Ok(session.row(&query).await?.get(0))
+}
+
+/// Whether there is a row in a partition that was written before the horizon. Where nobody lets us look, there may be none.
+async fn has_rows_of_before(session: &Session, link: &Link, horizon: i64) -> Result<bool> {
+    // The lower half is what a row has.
+    let xid = horizon as u32;
+    let query = format!("SELECT EXISTS (SELECT FROM ONLY {} WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid))", link.name);
+    match session.client.query_typed_one(&query, &[]).await {
+        Ok(row) => Ok(row.get(0)),
+        Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
+        Err(e) => Err(session.error(&e).doing(format!("look whether {} was truncated", link.name))),
+    }
 }
 
 #[cfg(test)]
@@ -102,10 +147,37 @@ mod tests {
             at_once: true,
             written: (String::new(), String::new()),
             leaf,
+            file: None,
+            version: String::new(),
         };
         // 1 ─ 2 (known leaf), 3 ─ 4 (known leaf), 3 ─ 5, 6 ─ 7
         let links = [link(2, 1, true), link(3, 1, false), link(4, 3, true), link(5, 3, true), link(6, 1, false), link(7, 6, true)];
         let found: Vec<u32> = newcomers(&links, &BTreeSet::from([2, 4])).iter().map(|link| link.child).collect();
         assert_eq!(found, [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_file_is_another_one_than_it_was_or_than_it_began_with() {
+        let link = |child, file, version: &str| Link {
+            child,
+            parent: 1,
+            name: child.to_string(),
+            at_once: true,
+            written: (String::new(), String::new()),
+            leaf: true,
+            file,
+            version: version.to_owned(),
+        };
+        let links = [
+            link(2, Some(2), "7"),
+            link(3, Some(30), "7"),
+            link(4, Some(40), "9"),
+            link(5, Some(5), "7"),
+            link(6, Some(60), "7"),
+            link(7, None, "7"),
+        ];
+        let heaps = Heaps { files: [(2, 2), (3, 3), (4, 4)].into(), horizon: 1 };
+        let found: Vec<u32> = changed(&links, &heaps, Some(9)).iter().map(|link| link.child).collect();
+        assert_eq!(found, [3, 6]);
     }
 }

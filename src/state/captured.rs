@@ -30,10 +30,12 @@ pub struct Captured {
     /// Its partitions that have rows, by OID, as far as the stream has been followed; none of a table without.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub partitions: BTreeSet<u32>,
-    /// The files of its heaps (`pg_relation_filenode`), as far as the stream has been followed: others have had their rows written anew. Absent where an older
-    /// release has written it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub heaps: BTreeSet<u32>,
+    /// The files of its heaps, as far as the stream has been followed. Absent where an older release has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heaps: Option<Heaps>,
+    /// The transaction of the last TRUNCATE of the whole table that the log has told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<u32>,
     /// Whether the table is to be loaded again before it is followed further.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reload: bool,
@@ -43,6 +45,23 @@ pub struct Captured {
     /// Where the table is copied while it is followed (`backfill.mode` `watermark`): ranges of its key that are not copied yet, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<Chunk>,
+}
+
+/// The files that a table's rows are in: where one is another, the rows have been written anew, or are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Heaps {
+    /// `pg_relation_filenode` of the table, or of its partitions, by OID.
+    pub files: BTreeMap<u32, u32>,
+    /// No transaction that was open when they were looked at, nor a later one, is older than this (`txid_snapshot_xmin`).
+    pub horizon: i64,
+}
+
+impl Heaps {
+    /// Those of `now` whose file is another one here.
+    pub fn changed<'h>(&'h self, now: &'h Self) -> impl Iterator<Item = u32> + 'h {
+        let is_other = |oid: &u32, file: &u32| self.files.get(oid).is_some_and(|then| then != file);
+        now.files.iter().filter(move |(oid, file)| is_other(oid, file)).map(|(oid, _)| *oid)
+    }
 }
 
 /// A column, whose number tells it from others for as long as the table is there.
@@ -75,7 +94,7 @@ pub struct KnownColumn {
 impl Captured {
     /// A stream of which no more than this is known.
     pub fn new(load: String, table: String, seen: Option<Seen>) -> Self {
-        let (columns, partitions, heaps) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (columns, partitions) = (BTreeMap::new(), BTreeSet::new());
         Self {
             load,
             table,
@@ -84,7 +103,8 @@ impl Captured {
             columns,
             filter: String::new(),
             partitions,
-            heaps,
+            heaps: None,
+            truncated: None,
             reload: false,
             seen,
             left: Vec::new(),

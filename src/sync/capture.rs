@@ -373,13 +373,16 @@ async fn read<T: Table>(
         if stopping.is_none() && is_told(course) {
             stopping = Some(Instant::now());
         }
-        if reader.has_questions() && reader.answer(&ground.options).await? == Ended::Anew {
+        if reader.has_questions() && reader.answer(ground).await? == Ended::Anew {
             return Ok(Ended::Anew);
         }
         if reader.is_full(&ground.limits) {
             reader.flush(&ground.limits).await?;
         }
         if reader.is_between_transactions() {
+            if reader.find_emptied(ground).await? == Ended::Anew {
+                return Ok(Ended::Anew);
+            }
             let arrived = has_arrived(reader);
             // A range that was copied is whole when the log has been read that far.
             let is_half = reader.high.is_some_and(|high| reader.reached < high);

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::postgres::lsn::Lsn;
 use crate::postgres::replication::{Protocol, Streaming};
 use crate::state::captured::Captured;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub struct Reader<T: Table> {
     pub(super) building: (usize, usize),
     /// Followers by the relations that changes name: the table, and its partitions.
     pub(super) relations: HashMap<u32, usize>,
-    on_truncate: OnTruncate,
+    pub(super) on_truncate: OnTruncate,
     parser: Parser,
     /// Whether values come in binary form, where their types have one.
     binary: bool,
@@ -74,6 +74,8 @@ pub struct Reader<T: Table> {
     pub(super) questions: Vec<Doubt>,
     /// What the catalog looked like from afar when the shapes of all tables were looked at last.
     pub(super) trace: Vec<(i64, Option<i64>)>,
+    /// Whether it is known of all tables which partitions were truncated before they were planned.
+    pub(super) has_found_emptied: bool,
     /// Followers by relations of their name that are other tables.
     namesakes: HashMap<u32, usize>,
     /// Relations that are not known, which may be partitions that have come since; each is asked about once.
@@ -160,6 +162,7 @@ impl<T: Table> Reader<T> {
             doubts: HashMap::new(),
             questions: Vec::new(),
             trace: Vec::new(),
+            has_found_emptied: false,
             namesakes: HashMap::new(),
             strangers: Vec::new(),
             asked: HashSet::new(),
@@ -308,34 +311,9 @@ impl<T: Table> Reader<T> {
         self.is_between_transactions() && self.window.changes == 0
     }
 
-    /// All rows of these relations go. Of a table that is followed by its partitions, all of them have to be among them.
-    fn truncate(&mut self, relations: &HashSet<u32>) -> Result<()> {
-        let on_truncate = self.on_truncate;
-        let named: BTreeSet<usize> = relations.iter().filter_map(|oid| self.relations.get(oid).copied()).collect();
-        for index in named {
-            let info = &self.followers[index].stream.info;
-            let oid = info.oid;
-            let whole = relations.contains(&oid) || info.leaves.iter().all(|leaf| relations.contains(&leaf.oid));
-            let one = relations.iter().copied().find(|oid| self.relations.get(oid) == Some(&index)).unwrap_or(oid);
-            self.change(one, 0, |follower, place| match (on_truncate, whole) {
-                (OnTruncate::Ignore, _) => {
-                    tracing::warn!("{}: a TRUNCATE, committed at {}, is ignored", follower.stream.plan.id, place.commit);
-                    Ok(())
-                }
-                (OnTruncate::Fail, _) => Err(Error::schema(format!(
-                    "{}: it was truncated in the transaction committed at {}, and on_truncate is fail",
-                    follower.stream.plan.id, place.commit
-                ))
-                .hint("to go on with an empty table, set on_truncate to apply; or load the table anew: sync --reload")),
-                (OnTruncate::Apply, true) => follower.truncate(place),
-                (OnTruncate::Apply, false) => Err(Error::schema(format!(
-                    "{}: some of its partitions were truncated in the transaction committed at {}, and which rows were theirs is not known",
-                    follower.stream.plan.id, place.commit
-                ))
-                .hint("load the table anew: clear-destination for this stream, then sync")),
-            })?;
-        }
-        Ok(())
+    /// The transaction that is being read.
+    pub(super) fn transaction(&self) -> Option<u32> {
+        self.transaction.as_ref().map(|transaction| transaction.xid)
     }
 
     /// Notes what a relation looks like from here on.
@@ -366,7 +344,12 @@ impl<T: Table> Reader<T> {
     }
 
     /// Gives a change to the stream that it belongs to, unless the stream has it.
-    fn change(&mut self, relation: u32, bytes: usize, apply: impl FnOnce(&mut Follower<T>, &mut Place) -> Result<()>) -> Result<()> {
+    pub(super) fn change(
+        &mut self,
+        relation: u32,
+        bytes: usize,
+        apply: impl FnOnce(&mut Follower<T>, &mut Place) -> Result<()>,
+    ) -> Result<()> {
         let Some(transaction) = &mut self.transaction else {
             return Err(Error::source_db("the server sent a change outside of a transaction"));
         };

@@ -47,15 +47,11 @@ impl<T: Table> Reader<T> {
             indexes.push(index);
         }
         let knows = position >= self.planned_before;
-        let copying: HashMap<String, usize> = self
-            .followers
-            .iter()
-            .map(|follower| (follower.stream.plan.id.clone(), follower.left()))
-            .filter(|(_, left)| *left > 0)
-            .collect();
+        let own = |follower: &Follower<T>| (follower.stream.plan.id.clone(), (follower.left(), follower.truncated));
+        let owns: HashMap<String, (usize, Option<u32>)> = self.followers.iter().map(own).collect();
         let note = |state: &mut State, plan: &StreamPlan, written| {
-            let left = copying.get(&plan.id).copied().unwrap_or(0);
-            advance(state, plan, Advance { position, written, knows, left, acknowledges: course.acknowledges })
+            let (left, truncated) = owns.get(&plan.id).copied().unwrap_or_default();
+            advance(state, plan, Advance { position, written, knows, left, truncated, acknowledges: course.acknowledges })
         };
         let outcomes = settle(group, self.together, &ground.keeper, note).await?;
         let (mut changes, mut streams) = (0, 0);
@@ -66,12 +62,9 @@ impl<T: Table> Reader<T> {
                 continue;
             }
             let (copied, left, replaced) = (follower.copied, follower.left(), follower.how() == Commit::Replace);
-            let own = follower.settled();
-            pass(
-                &mut follower.captured,
-                &follower.stream.plan,
-                Advance { position, written: own > 0 || replaced, knows, left, acknowledges: false },
-            );
+            let (own, truncated) = (follower.settled(), follower.truncated.take());
+            let advance = Advance { position, written: own > 0 || replaced, knows, left, truncated, acknowledges: false };
+            pass(&mut follower.captured, &follower.stream.plan, advance);
             follower.await_rows();
             if copied {
                 let id = &follower.stream.plan.id;
@@ -123,11 +116,13 @@ struct Advance {
     knows: bool,
     /// Ranges of the table that are still to be copied.
     left: usize,
+    /// The transaction of a TRUNCATE that was applied.
+    truncated: Option<u32>,
     /// Whether the slot is told.
     acknowledges: bool,
 }
 
-fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written, knows, left, .. }: Advance) {
+fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written, knows, left, truncated, .. }: Advance) {
     captured.leave(left);
     // A stream that is ahead of the one that is furthest behind stays where it is: what comes until there, it has.
     captured.lsn = captured.lsn.max(position);
@@ -135,10 +130,11 @@ fn pass(captured: &mut Captured, plan: &StreamPlan, Advance { position, written,
     if written {
         captured.written = Some(position);
     }
+    captured.truncated = truncated.or(captured.truncated);
     if knows {
         captured.reshape(&plan.numbers);
         captured.partitions.clone_from(&plan.partitions);
-        captured.heaps.clone_from(&plan.heaps);
+        captured.heaps = Some(plan.heaps.clone());
     }
 }
 

@@ -5,7 +5,7 @@
 //! Numbers are not in the log. But its columns come in their order, and the state has the names that the numbers had as far as the stream has been read.
 
 use super::StreamRun;
-use super::capture::Ended;
+use super::capture::{Ended, Ground};
 use super::capture_plan::CapturePlan;
 use super::capture_reader::Reader;
 use super::unseen::told;
@@ -149,14 +149,14 @@ const TRACE: &str = "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hasht
 
 impl<T: Table> Reader<T> {
     /// Asks the catalog what the log does not tell.
-    pub async fn answer(&mut self, options: &ConnectOptions) -> Result<Ended> {
+    pub async fn answer(&mut self, ground: &Ground) -> Result<Ended> {
         if self.wants_text() {
             return Ok(Ended::Anew);
         }
-        let session = connect::session(options).await?;
+        let session = connect::session(&ground.options).await?;
         self.find_partitions(&session).await?;
-        for Doubt { follower, trouble } in std::mem::take(&mut self.questions) {
-            let follower = &mut self.followers[follower];
+        for Doubt { follower: index, trouble } in std::mem::take(&mut self.questions) {
+            let follower = &mut self.followers[index];
             if follower.has_failed() {
                 continue;
             }
@@ -166,6 +166,11 @@ impl<T: Table> Reader<T> {
                 session.close().await;
                 return Ok(Ended::Anew);
             }
+            if self.copy_emptied_again(index, &session, ground).await? {
+                session.close().await;
+                return Ok(Ended::Anew);
+            }
+            let follower = &mut self.followers[index];
             if let Some(failure) = trouble.failure {
                 follower.fail(failure);
             } else if trouble.is_hopeless() {
@@ -176,22 +181,22 @@ impl<T: Table> Reader<T> {
         Ok(Ended::Complete)
     }
 
-    /// Whether partitions have come or gone in a way that the log does not tell.
+    /// Whether partitions have come or gone, or lost their rows, in a way that the log may not tell.
     pub async fn has_unseen_partitions(&mut self, options: &ConnectOptions, on_detach: OnDetach) -> Result<bool> {
-        let parted = self.followers.iter().filter(|follower| !follower.has_failed() && !follower.captured.partitions.is_empty());
-        let parted: Vec<_> = parted.map(|follower| (follower.stream.info.oid, follower.captured.partitions.clone())).collect();
+        let parted = self.followers.iter().filter(|follower| !follower.has_failed() && follower.is_parted());
+        let parted = parted.map(|follower| (follower.stream.info.oid, &follower.stream.plan, follower.captured.truncated));
+        let parted: Vec<_> = parted.map(|(root, plan, truncated)| (root, plan.partitions.clone(), plan.heaps.clone(), truncated)).collect();
         if parted.is_empty() {
             return Ok(false);
         }
         let session = connect::session(options).await?;
-        for (table, known) in parted {
-            if told(&partitions::moves(&session, table, &known).await?, on_detach).is_some() {
-                session.close().await;
-                return Ok(true);
-            }
+        let mut unseen = false;
+        for (root, known, heaps, truncated) in parted {
+            unseen = unseen || told(&partitions::moves(&session, root, &known).await?, on_detach).is_some();
+            unseen = unseen || !partitions::emptied(&session, root, &heaps, truncated).await?.is_empty();
         }
         session.close().await;
-        Ok(false)
+        Ok(unseen)
     }
 
     /// Whether tables have changed of which no change has told so: nobody writes to them, or a label of an enum has got another name.

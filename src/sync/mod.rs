@@ -23,6 +23,7 @@ mod capture_ranges;
 pub mod capture_reader;
 pub mod capture_settle;
 pub mod capture_shapes;
+mod capture_truncate;
 mod capture_watch;
 mod flatten;
 pub mod increment;
@@ -164,6 +165,8 @@ impl Planner {
         let now = Utc::now();
         let session = connect::session(&self.options).await?;
         let names: Vec<_> = chosen.iter().map(|c| (c.stream.namespace.clone(), c.stream.name.clone())).collect();
+        // Before the tables are looked at: what is written from here on is younger.
+        let horizon = session.row("SELECT txid_snapshot_xmin(txid_current_snapshot())").await?.get(0);
         let tables = catalog::load_tables(&session.client, &names, self.collapse_partitions).await.map_err(|e| session.cause(e))?;
         let mut plans = Vec::with_capacity(tables.len());
         for (chosen, table) in chosen.iter().zip(tables) {
@@ -173,6 +176,7 @@ impl Planner {
             }
             flatten::find_keys(&session, &mut chosen, &table).await?;
             let mut plan = plan::plan(chosen, &table, now, &self.terms)?;
+            plan.heaps.horizon = horizon;
             plan.fingerprint.push_str(&format!("|{}|{}", self.options.user, enum_labels(&table)));
             if plan.filter.is_some() || plan.key.is_some() || plan.cursor.is_some() {
                 // A literal that the column's type does not take is found now, not after an hour of other tables.

@@ -18,7 +18,7 @@ use crate::config::streams::SyncMode;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::{ColumnInfo, TableInfo};
 use crate::postgres::quote;
-use crate::state::captured::KnownColumn;
+use crate::state::captured::{Heaps, KnownColumn};
 use crate::types::pg_type::PgType;
 use crate::types::special::SpecialValues;
 use crate::types::{self, ColumnPlan, Wire};
@@ -61,7 +61,7 @@ pub struct StreamPlan {
     /// Its partitions that have rows, by OID.
     pub partitions: BTreeSet<u32>,
     /// The files of its heaps.
-    pub heaps: BTreeSet<u32>,
+    pub heaps: Heaps,
     /// Changes when staged chunks of another plan are of no use for this one.
     pub fingerprint: String,
     /// Things the user should know: columns left out.
@@ -223,7 +223,7 @@ fn plan_stream(chosen: Chosen, table: &TableInfo, now: DateTime<Utc>, terms: &Te
             _ => key(&chosen, table)?,
         },
         numbers: retype::known(table),
-        heaps: table.leaves.iter().map(|leaf| leaf.filenode).collect(),
+        heaps: Heaps { files: table.leaves.iter().map(|leaf| (leaf.oid, leaf.filenode)).collect(), horizon: 0 },
         partitions: table.leaves.iter().map(|leaf| leaf.oid).filter(|oid| *oid != table.oid).collect(),
         cursor,
         upserts,

@@ -217,7 +217,7 @@ async fn follow_only<T: Table>(stream: &StreamRun<T>, table: &mut T, keeper: &Ke
     let captured = Captured {
         columns: plan.numbers.clone(),
         partitions: plan.partitions.clone(),
-        heaps: plan.heaps.clone(),
+        heaps: Some(plan.heaps.clone()),
         filter: filter_of(plan),
         ..Captured::new(load, plan.spec.source.clone(), None)
     };
@@ -239,7 +239,7 @@ async fn copy_beside<T: Table>(stream: &StreamRun<T>, table: &mut T, ground: Gro
         columns: plan.numbers.clone(),
         filter: filter_of(plan),
         partitions: plan.partitions.clone(),
-        heaps: plan.heaps.clone(),
+        heaps: Some(plan.heaps.clone()),
         left,
         ..Captured::new(Uuid::now_v7().simple().to_string(), source.clone(), None)
     };

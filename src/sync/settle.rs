@@ -199,7 +199,7 @@ pub fn committed(state: &mut State, plan: &StreamPlan, written: bool) {
         let mut captured = Captured {
             columns: plan.numbers.clone(),
             partitions: plan.partitions.clone(),
-            heaps: plan.heaps.clone(),
+            heaps: Some(plan.heaps.clone()),
             filter: plan.capture.as_ref().map(|capture| capture.filter.clone()).unwrap_or_default(),
             ..Captured::new(load.generation.clone(), source.clone(), Some(seen))
         };

@@ -11,7 +11,7 @@ use crate::capture::partitions::{self, Moves};
 use crate::capture::retype::{self, Change};
 use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result};
-use crate::postgres::catalog::ColumnInfo;
+use crate::postgres::catalog::{ColumnInfo, RelationKind};
 use crate::postgres::connect;
 use crate::state::captured::{Captured, KnownColumn};
 use writers::{Destination, Table};
@@ -53,7 +53,8 @@ impl<D: Destination> Run<D> {
 
     /// What happened to the partitions of a table, where it matters.
     async fn partitions(&self, stream: &StreamRun<D::Table>, captured: &Captured, terms: &Terms) -> Result<Option<String>> {
-        if captured.partitions.is_empty() || captured.partitions == stream.plan.partitions {
+        let is_known = captured.heaps.is_some() || !captured.partitions.is_empty();
+        if stream.info.kind != RelationKind::Partitioned || !is_known || captured.partitions == stream.plan.partitions {
             return Ok(None);
         }
         let session = connect::session(&self.options).await?;
@@ -109,13 +110,15 @@ fn column<T: Table>(stream: &StreamRun<T>, captured: &Captured) -> Option<String
             Some(format!("the column {} came with a value for the rows that were there, which the log does not have", column.name))
         }
         Some(known) => {
+            let heaps = captured.heaps.as_ref();
+            let rewritten = heaps.is_some_and(|heaps| heaps.changed(&stream.plan.heaps).next().is_some());
             if retype::was_widened(known, column) {
                 let (id, name, ty) = (&stream.plan.id, &column.name, &column.declared);
                 tracing::info!(
                     "{id}: the column {name} is {ty} now; if USING has made other values, load the table anew: sync --reload {id}"
                 );
             }
-            altered(known, column, !captured.heaps.is_subset(&stream.plan.heaps))
+            altered(known, column, rewritten)
         }
         None => None,
     };

@@ -47,6 +47,8 @@ pub struct Follower<T: Table> {
     pub changes: u64,
     /// Whether what was there before the last commit is gone.
     replaces: bool,
+    /// The transaction that has truncated the table since the last commit.
+    pub truncated: Option<u32>,
     windows: u32,
     /// Whether a range of the table was copied since the last commit.
     pub copied: bool,
@@ -82,6 +84,7 @@ impl<T: Table> Follower<T> {
             staging: None,
             changes: 0,
             replaces,
+            truncated: None,
             windows: 0,
             copied: false,
         }
@@ -183,7 +186,8 @@ impl<T: Table> Follower<T> {
     }
 
     /// All rows are gone: those of the destination, and what this window has.
-    pub fn truncate(&mut self, place: &mut Place) -> Result<()> {
+    pub fn truncate(&mut self, place: &mut Place, transaction: Option<u32>) -> Result<()> {
+        self.truncated = transaction;
         if self.plan.applies {
             self.rows.clear()?;
             self.staging = None;
