@@ -195,7 +195,7 @@ fn lost(reason: &Error) -> Error {
 }
 
 /// Which history the server writes; `durable` is set for a standby, which shows only what is on its disk.
-pub(super) async fn identify(session: &Session) -> Result<Moment> {
+pub async fn identify(session: &Session) -> Result<Moment> {
     // Not every managed server lets everybody ask; an unknown system only means that staged chunks are not reused.
     let system = match session.row("SELECT system_identifier::text FROM pg_control_system()").await {
         Ok(row) => row.get::<_, String>(0),

@@ -163,6 +163,17 @@ impl Replication {
         Ok(Identity { system_id, timeline, position: position.parse()?, database: database.clone() })
     }
 
+    /// The timelines that the server's one has come from, each with the position at which it was left (manual, "Streaming Replication Protocol",
+    /// TIMELINE_HISTORY); none of the first.
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>> {
+        if timeline <= 1 {
+            return Ok(Vec::new());
+        }
+        let row = self.row(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let [_, Some(content)] = &row[..] else { return Err(strange(&row)) };
+        branches(content).ok_or_else(|| frame::garbage(format!("the history of timeline {timeline}: {content:?}")))
+    }
+
     /// A third of the server's `wal_sender_timeout`, at most ten seconds.
     pub async fn status_interval(&mut self) -> Result<Duration> {
         let row = self.row("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").await?;
@@ -242,6 +253,17 @@ impl Replication {
         let rows = self.connection.simple(command).await.map_err(explain)?;
         rows.into_iter().next().ok_or_else(|| strange(&[]))
     }
+}
+
+/// A timeline, where it was left, and why, in each line that is no comment (`readTimeLineHistory` of PostgreSQL).
+fn branches(content: &str) -> Option<Vec<(u32, Lsn)>> {
+    let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+        })
+        .collect()
 }
 
 fn strange(row: &[Option<String>]) -> Error {

@@ -237,3 +237,13 @@ async fn creating_a_slot_waits_for_writers_and_can_be_cancelled() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(value(&server, "SELECT count(*) FROM pg_replication_slots").await.as_deref(), Some("0"));
 }
+
+#[test]
+fn the_history_of_a_timeline_is_read() {
+    let content = "1\t0/3000060\tno recovery target specified\n\n# a comment\n  2\t1/A0\tbefore 2000-01-01\n";
+    assert_eq!(branches(content), Some(vec![(1, Lsn(0x300_0060)), (2, Lsn(0x1_0000_00A0))]));
+    assert_eq!(branches(""), Some(Vec::new()));
+    for broken in ["1", "one\t0/1\tx", "1\tzero\tx", "-1\t0/1"] {
+        assert_eq!(branches(broken), None, "{broken}");
+    }
+}

@@ -184,6 +184,9 @@ pub async fn follow<T: Table>(streams: Vec<Arc<StreamRun<T>>>, ground: Ground, c
     if reader.followers.is_empty() {
         return Ok(Ended::Complete);
     }
+    if reader.check_history(&ground).await? == Ended::Anew {
+        return Ok(Ended::Anew);
+    }
     let Log { end: target, version, two_phase } = log(&ground).await?;
     reader.planned_before = target;
     let least = reader.followers.iter().map(|follower| follower.captured.lsn).min().unwrap_or_default();

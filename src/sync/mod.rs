@@ -16,6 +16,7 @@ pub mod backfill;
 pub mod capture;
 pub mod capture_check;
 pub mod capture_filter;
+mod capture_history;
 pub mod capture_open;
 pub mod capture_pending;
 pub mod capture_plan;

@@ -171,7 +171,13 @@ fn a_state_of_another_time_is_set_to_what_the_destination_has() {
     job.write("state.json", &older);
     let told = repair(&job, &[]).succeeded();
     assert!(told.stdout.contains("public.busy: set from changes up to"), "{}", told.stdout);
-    assert_eq!(job.read("state.json")["lakeward"]["captures"], newer["lakeward"]["captures"]);
+    // When the files of the heaps were looked at is in no token: it stays as it was.
+    let without_horizon = |mut state: Value| {
+        let captures = state["lakeward"]["captures"].as_object_mut().expect("an object");
+        captures.values_mut().for_each(|captured| captured["heaps"]["horizon"] = json!(null));
+        state["lakeward"]["captures"].clone()
+    };
+    assert_eq!(without_horizon(job.read("state.json")), without_horizon(newer));
     assert_eq!(job.read("state.json.before-repair"), older);
 
     // Loaded anew meanwhile: the sync refuses the older file, the repaired one goes on.
