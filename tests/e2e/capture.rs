@@ -4,6 +4,7 @@ use super::types::{CUSTOM, EXACT, create};
 use crate::support::lakeward::{Job, exit};
 use crate::support::postgres::{Database, Server};
 use crate::support::readback::{assert_same_iceberg, duckdb};
+use crate::support::wait_until;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -36,6 +37,14 @@ pub fn follow(job: &Job) {
             entry["stream"]["sync_mode"] = json!("cdc");
         }
     });
+}
+
+/// Runs SQL while a run follows, and waits until it has copied these streams again.
+pub fn until_copied_again(job: &Job, database: &Database, streams: &[&str], sql: &str) {
+    let loads = || streams.iter().map(|stream| job.read("state.json")["lakeward"]["captures"][stream]["load"].clone()).collect::<Vec<_>>();
+    let before = loads();
+    database.sql(sql);
+    wait_until("the tables are copied again", 180, || loads().iter().zip(&before).all(|(now, before)| now != before));
 }
 
 fn commits(job: &Job, stream: &str) -> usize {

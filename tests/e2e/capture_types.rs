@@ -1,6 +1,6 @@
 //! Columns that get another type while their table is followed. The rows are written anew on the server without a word in the log.
 
-use super::capture::job;
+use super::capture::{job, until_copied_again};
 use crate::support::lakeward::{Job, exit};
 use crate::support::majors::newest;
 use crate::support::postgres::Server;
@@ -58,11 +58,13 @@ fn values_that_a_change_of_type_alters_are_copied_again() {
     // While the table is followed without end, and in the middle of a transaction.
     let arguments = [&Job::RESUME[..], &Job::FOLLOW].concat();
     let running = job.start(&arguments);
-    database.sql(
+    until_copied_again(
+        &job,
+        &database,
+        &["public.t"],
         "DROP VIEW expected; BEGIN; UPDATE t SET u = ' ' || u || '.5' WHERE id % 2 = 0; ALTER TABLE t ALTER c TYPE int; UPDATE t SET n = 8 WHERE id % 3 = 0; COMMIT;
          CREATE VIEW expected AS SELECT id, a::text, n, d::double precision, c::numeric(14,2), at::timestamp, s, w, u, l::bigint FROM t",
     );
-    std::thread::sleep(Duration::from_secs(3));
     running.signal("TERM");
     let said = running.finish().succeeded().stderr;
     assert!(said.contains("copied again"), "{said}");
@@ -108,8 +110,7 @@ fn values_that_are_computed_anew_are_copied_again() {
     // While the table is followed without end, and nobody writes to it.
     let running = job.start(&[&Job::RESUME[..], &Job::FOLLOW].concat());
     std::thread::sleep(Duration::from_secs(2));
-    database.sql("ALTER TABLE t ALTER n TYPE int USING n + 1");
-    std::thread::sleep(Duration::from_secs(40));
+    until_copied_again(&job, &database, &["public.t"], "ALTER TABLE t ALTER n TYPE int USING n + 1");
     running.signal("TERM");
     let said = running.finish().succeeded().stderr;
     assert!(said.contains("the column n was altered"), "{said}");
@@ -166,10 +167,9 @@ fn values_whose_type_has_changed_inside_are_copied_again() {
     let arguments = [&Job::RESUME[..], &Job::FOLLOW].concat();
     let running = job.start(&arguments);
     std::thread::sleep(Duration::from_secs(2));
-    database.sql("ALTER TYPE basket ADD ATTRIBUTE nuts int; UPDATE t SET b.nuts = 4 WHERE id = 11");
-    std::thread::sleep(Duration::from_secs(3));
-    database.sql("ALTER TYPE mood RENAME VALUE 'blue' TO 'gloomy'");
-    std::thread::sleep(Duration::from_secs(40));
+    let change = "ALTER TYPE basket ADD ATTRIBUTE nuts int; UPDATE t SET b.nuts = 4 WHERE id = 11";
+    until_copied_again(&job, &database, &["public.t"], change);
+    until_copied_again(&job, &database, &["public.t", "public.quiet"], "ALTER TYPE mood RENAME VALUE 'blue' TO 'gloomy'");
     running.signal("TERM");
     let said = running.finish().succeeded().stderr;
     assert!(said.matches("copied again").count() >= 3, "{said}");
