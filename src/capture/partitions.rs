@@ -11,7 +11,6 @@ use crate::postgres::connect::Session;
 use crate::postgres::quote;
 use crate::state::captured::Heaps;
 use std::collections::BTreeSet;
-use tokio_postgres::error::SqlState;
 
 /// What has become of a table's partitions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +36,8 @@ struct Link {
     file: Option<u32>,
     /// `xmin` of its row in `pg_class`: the transaction that has given it the file, or a later one.
     version: String,
+    /// Whether its rows may be read.
+    readable: bool,
 }
 
 async fn links(session: &Session, root: u32) -> Result<Vec<Link>> {
@@ -44,7 +45,8 @@ async fn links(session: &Session, root: u32) -> Result<Vec<Link>> {
         "WITH RECURSIVE tree AS (SELECT inhrelid, inhparent, xmin::text AS x, cmin::text AS c FROM pg_catalog.pg_inherits WHERE inhparent = {root} \
            UNION ALL SELECT i.inhrelid, i.inhparent, i.xmin::text, i.cmin::text FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.inhrelid) \
          SELECT inhrelid, inhparent, n.nspname::text, c.relname::text, x = t.xmin::text, x, tree.c, c.relkind <> 'p', \
-           pg_catalog.pg_relation_filenode(c.oid), c.xmin::text FROM tree \
+           pg_catalog.pg_relation_filenode(c.oid), c.xmin::text, \
+           pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') FROM tree \
          JOIN pg_catalog.pg_class c ON c.oid = inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = c.reltype"
     );
     let rows = session.client.query(&query, &[]).await.map_err(|e| session.error(&e).doing("look at partitions"))?;
@@ -57,6 +59,7 @@ async fn links(session: &Session, root: u32) -> Result<Vec<Link>> {
         leaf: row.get(7),
         file: row.get(8),
         version: row.get(9),
+        readable: row.get(10),
     };
     Ok(rows.iter().map(link).collect())
 }
@@ -88,11 +91,31 @@ fn newcomers<'l>(links: &'l [Link], known: &BTreeSet<u32>) -> Vec<&'l Link> {
     links.iter().filter(|link| !old.contains(&link.child)).collect()
 }
 
-/// Names of the partitions that were truncated since they had these files, other than by the transaction `truncated`.
-pub async fn emptied(session: &Session, root: u32, heaps: &Heaps, truncated: Option<u32>) -> Result<Vec<String>> {
+/// A TRUNCATE of the whole table that the log has told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its transaction, as far as there was one.
+    pub transaction: Option<u32>,
+    /// Whether it may have been a subtransaction of that one, which the log does not tell: all partitions were truncated at once then, soon after the
+    /// transaction began.
+    pub or_below: bool,
+}
+
+impl Told {
+    fn is(self, link: &Link, links: &[Link]) -> bool {
+        /// Transactions of one that has as many of its own as anybody has.
+        const NEAR: u32 = 1 << 16;
+        let (Some(transaction), Ok(version)) = (self.transaction, link.version.parse::<u32>()) else { return false };
+        let at_once = || links.iter().filter(|other| other.leaf).all(|other| other.version == link.version);
+        version == transaction || (self.or_below && version.wrapping_sub(transaction) < NEAR && at_once())
+    }
+}
+
+/// Names of the partitions that were truncated since they had these files, otherwise than is told.
+pub async fn emptied(session: &Session, root: u32, heaps: &Heaps, told: Told) -> Result<Vec<String>> {
     let links = links(session, root).await?;
     let mut emptied = Vec::new();
-    for link in changed(&links, heaps, truncated) {
+    for link in changed(&links, heaps, told) {
         if !has_rows_of_before(session, link, heaps.horizon).await? {
             emptied.push(link.name.clone());
         }
@@ -101,11 +124,10 @@ pub async fn emptied(session: &Session, root: u32, heaps: &Heaps, truncated: Opt
 }
 
 /// Leaves that have another file than before, or, where they were not there, than they were made with (whose number is theirs).
-fn changed<'l>(links: &'l [Link], heaps: &Heaps, truncated: Option<u32>) -> Vec<&'l Link> {
-    let told = truncated.map(|transaction| transaction.to_string());
+fn changed<'l>(links: &'l [Link], heaps: &Heaps, told: Told) -> Vec<&'l Link> {
     let is_other = |link: &&Link| {
         let before = heaps.files.get(&link.child).copied().unwrap_or(link.child);
-        link.file.is_some_and(|file| file != 0 && file != before) && told.as_ref() != Some(&link.version)
+        link.file.is_some_and(|file| file != 0 && file != before) && !told.is(link, links)
     };
     links.iter().filter(|link| link.leaf).filter(is_other).collect()
 }
@@ -124,14 +146,14 @@ async fn is_filled_before(session: &Session, link: &Link) -> Result<bool> {
 
 /// Whether there is a row in a partition that was written before the horizon. Where nobody lets us look, there may be none.
 async fn has_rows_of_before(session: &Session, link: &Link, horizon: i64) -> Result<bool> {
+    if !link.readable {
+        return Ok(false);
+    }
     // The lower half is what a row has.
     let xid = horizon as u32;
     let query = format!("SELECT EXISTS (SELECT FROM ONLY {} WHERE pg_catalog.age(xmin) > pg_catalog.age('{xid}'::xid))", link.name);
-    match session.client.query_typed_one(&query, &[]).await {
-        Ok(row) => Ok(row.get(0)),
-        Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
-        Err(e) => Err(session.error(&e).doing(format!("look whether {} was truncated", link.name))),
-    }
+    let found = session.row(&query).await.map_err(|e| e.doing(format!("look whether {} was truncated", link.name)))?;
+    Ok(found.get(0))
 }
 
 #[cfg(test)]
@@ -149,6 +171,7 @@ mod tests {
             leaf,
             file: None,
             version: String::new(),
+            readable: true,
         };
         // 1 ─ 2 (known leaf), 3 ─ 4 (known leaf), 3 ─ 5, 6 ─ 7
         let links = [link(2, 1, true), link(3, 1, false), link(4, 3, true), link(5, 3, true), link(6, 1, false), link(7, 6, true)];
@@ -167,6 +190,7 @@ mod tests {
             leaf: true,
             file,
             version: version.to_owned(),
+            readable: true,
         };
         let links = [
             link(2, Some(2), "7"),
@@ -177,7 +201,14 @@ mod tests {
             link(7, None, "7"),
         ];
         let heaps = Heaps { files: [(2, 2), (3, 3), (4, 4)].into(), horizon: 1 };
-        let found: Vec<u32> = changed(&links, &heaps, Some(9)).iter().map(|link| link.child).collect();
-        assert_eq!(found, [3, 6]);
+        let found = |links: &[Link], transaction, or_below| -> Vec<u32> {
+            changed(links, &heaps, Told { transaction: Some(transaction), or_below }).iter().map(|link| link.child).collect()
+        };
+        assert_eq!(found(&links, 9, false), [3, 6]);
+        // In a subtransaction of 5, all of them.
+        assert!(found(&links[..2], 5, true).is_empty());
+        assert_eq!(found(&links[..2], 5, false), [3]);
+        assert_eq!(found(&links, 5, true), [3, 4, 6]);
+        assert_eq!(found(&links[..2], 8, true), [3]);
     }
 }

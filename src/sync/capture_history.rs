@@ -57,6 +57,8 @@ impl<T: Table> Reader<T> {
     /// Looks for it, and notes whose positions those in the state are from here on.
     pub async fn check_history(&mut self, ground: &Ground) -> Result<Ended> {
         let session = connect::session(&ground.options).await?;
+        // What may be refused is asked outside of a transaction, which a refusal would end.
+        session.leave_transaction().await?;
         let found = exported::identify(&session).await?;
         session.close().await;
         let now = found.timeline;

@@ -9,8 +9,9 @@ use super::capture::{Ended, Ground};
 use super::capture_plan::CapturePlan;
 use super::capture_reader::Reader;
 use super::unseen::told;
+use crate::capture::partitions::{self, Told};
 use crate::capture::pgoutput::{Relation, RelationColumn};
-use crate::capture::{partitions, retype};
+use crate::capture::retype;
 use crate::config::update_method::OnDetach;
 use crate::error::{Error, Result, Retry};
 use crate::postgres::catalog::{self, ColumnInfo, TableInfo};
@@ -171,6 +172,9 @@ impl<T: Table> Reader<T> {
                 return Ok(Ended::Anew);
             }
             let follower = &mut self.followers[index];
+            if follower.has_failed() {
+                continue;
+            }
             if let Some(failure) = trouble.failure {
                 follower.fail(failure);
             } else if trouble.is_hopeless() {
@@ -193,7 +197,8 @@ impl<T: Table> Reader<T> {
         let mut unseen = false;
         for (root, known, heaps, truncated) in parted {
             unseen = unseen || told(&partitions::moves(&session, root, &known).await?, on_detach).is_some();
-            unseen = unseen || !partitions::emptied(&session, root, &heaps, truncated).await?.is_empty();
+            let told = Told { transaction: truncated, or_below: false };
+            unseen = unseen || !partitions::emptied(&session, root, &heaps, told).await?.is_empty();
         }
         session.close().await;
         Ok(unseen)

@@ -7,7 +7,7 @@
 use super::capture::{Ended, Ground};
 use super::capture_reader::Reader;
 use super::window::Follower;
-use crate::capture::partitions;
+use crate::capture::partitions::{self, Told};
 use crate::config::update_method::OnTruncate;
 use crate::error::{Error, Result};
 use crate::postgres::catalog::RelationKind;
@@ -91,8 +91,10 @@ impl<T: Table> Reader<T> {
     pub(super) async fn copy_emptied_again(&mut self, index: usize, session: &Session, ground: &Ground) -> Result<bool> {
         let follower = &self.followers[index];
         let Some(before) = follower.files_before() else { return Ok(false) };
-        let (root, truncated) = (follower.stream.info.oid, follower.truncated.or(follower.captured.truncated));
-        let emptied = partitions::emptied(session, root, &before, truncated).await?;
+        // A change log stops for nothing only where nobody can tell better.
+        let told = Told { transaction: follower.truncated.or(follower.captured.truncated), or_below: !follower.plan.applies };
+        let root = follower.stream.info.oid;
+        let emptied = partitions::emptied(session, root, &before, told).await?;
         if emptied.is_empty() {
             return Ok(false);
         }

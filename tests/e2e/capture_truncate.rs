@@ -138,8 +138,24 @@ fn a_change_log_stops_where_a_partition_was_truncated() {
     job.resume().succeeded();
     database.sql("UPDATE p SET v = 'd' WHERE id = 2");
     job.resume().succeeded();
+    database
+        .sql("DO $$ BEGIN TRUNCATE p; INSERT INTO p VALUES (3, 3, 'e'), (12, 13, 'f'); EXCEPTION WHEN division_by_zero THEN NULL; END $$");
+    job.resume().succeeded();
+    job.resume().succeeded();
     let log = duckdb(&job.files("public.p"), "SELECT _op_type, id, v FROM $files WHERE _op_type <> 'r' ORDER BY _cdc_order");
-    assert_eq!(log, json!([["t", null, null], ["c", 1, "a"], ["c", 2, "b"], ["c", 77, "c"], ["u", 2, "d"]]));
+    assert_eq!(
+        log,
+        json!([
+            ["t", null, null],
+            ["c", 1, "a"],
+            ["c", 2, "b"],
+            ["c", 77, "c"],
+            ["u", 2, "d"],
+            ["t", null, null],
+            ["c", 3, "e"],
+            ["c", 12, "f"]
+        ])
+    );
     database.sql("TRUNCATE p_0; INSERT INTO t VALUES (2)");
     job.resume().failed(exit::SCHEMA, &["public.p", "p_0", "was truncated", "sync --reload"]);
     job.run(&[&Job::RESUME[..], &["--reload", "public.p"]].concat()).succeeded();
