@@ -12,9 +12,9 @@ use iceberg::spec::{
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// What a length in a manifest may ask for, in bytes or in elements of a list: a damaged one must not ask for all of the memory. Writers put
-/// some 64 KiB into a block.
-const LENGTH_MAX: usize = 32 << 20;
+/// What a length in a manifest may ask for, in bytes, in elements of a list or in entries of a map: a damaged one must not ask for all of the memory.
+/// Entries take 81 bytes each, in tables whose size is a power of two: one more, and a map asks for 2.5 GiB. Writers put some 64 KiB into a block.
+const LENGTH_MAX: usize = 14 << 20;
 
 /// Names and writes the manifests of one commit.
 #[derive(Debug)]
