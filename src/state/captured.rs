@@ -17,6 +17,9 @@ pub struct Captured {
     pub table: String,
     /// The changes of every transaction whose commit ends here or before are in the destination, or are none of this stream's.
     pub lsn: Lsn,
+    /// The timeline of the server's log that `lsn` is of: a standby that takes over begins another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<u32>,
     /// The position of the destination's last commit of changes; absent when there was none since the first load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Lsn>,
@@ -104,6 +107,7 @@ impl Captured {
             filter: String::new(),
             partitions,
             heaps: None,
+            timeline: None,
             truncated: None,
             reload: false,
             seen,

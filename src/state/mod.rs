@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::postgres::lsn::Lsn;
 use captured::Captured;
 use cursor::Cursor;
-use progress::{History, Load};
+use progress::Load;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -78,14 +78,11 @@ pub struct Ours {
     /// How far streams with change data capture have been followed, by stream id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub captures: BTreeMap<String, Captured>,
-    /// Whose log their positions are of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub history: Option<History>,
 }
 
 impl Default for Ours {
     fn default() -> Self {
-        Self { version: VERSION, loads: BTreeMap::new(), cursors: BTreeMap::new(), captures: BTreeMap::new(), history: None }
+        Self { version: VERSION, loads: BTreeMap::new(), cursors: BTreeMap::new(), captures: BTreeMap::new() }
     }
 }
 

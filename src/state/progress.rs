@@ -39,15 +39,6 @@ pub struct Moment {
     pub durable: bool,
 }
 
-/// The log of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct History {
-    /// `pg_control_system().system_identifier`; empty when the server does not tell.
-    pub system: String,
-    /// Timeline of the WAL: a standby that takes over begins another.
-    pub timeline: u32,
-}
-
 impl Moment {
     /// Whether `later` belongs to the same history, so that transaction ids can be compared with this one's.
     /// False after a fail-over (transactions we saw may be gone), on a standby that is behind, for another database, or after

@@ -14,7 +14,6 @@ use crate::postgres::exported;
 use crate::postgres::lsn::Lsn;
 use crate::postgres::replication::Replication;
 use crate::state::captured::Captured;
-use crate::state::progress::History;
 use writers::Table;
 
 /// The timelines that a server has come from, each with where it was left; `None` if the server does not tell.
@@ -54,56 +53,66 @@ enum Lost {
 }
 
 impl<T: Table> Reader<T> {
-    /// Looks for it, and notes whose positions those in the state are from here on.
+    /// Looks for it, and notes on whose log each stream's position is from here on.
     pub async fn check_history(&mut self, ground: &Ground) -> Result<Ended> {
         let session = connect::session(&ground.options).await?;
         // What may be refused is asked outside of a transaction, which a refusal would end.
         session.leave_transaction().await?;
-        let found = exported::identify(&session).await?;
+        let now = exported::identify(&session).await?.timeline;
         session.close().await;
-        let now = found.timeline;
-        let saved = ground.keeper.read(|state| state.lakeward.history.clone());
         // Not every server lets everybody ask.
-        if now == 0 {
+        if now == 0 || self.followers.iter().all(|follower| is_of(&follower.captured, now)) {
             return Ok(Ended::Complete);
         }
-        let timeline = saved.as_ref().map_or(now, |saved| saved.timeline);
-        let of_load = |captured: &Captured| captured.seen.as_ref().map_or(now, |seen| seen.moment.timeline);
-        let mut reloads = Vec::new();
-        if timeline != now || self.followers.iter().any(|follower| of_load(&follower.captured) != now) {
-            let past = past(ground, now).await?;
+        let is_another = |captured: &Captured| {
+            captured.timeline.is_some_and(|timeline| timeline != now)
+                || captured.seen.as_ref().is_some_and(|seen| seen.moment.timeline != now)
+        };
+        let mut past = Past(None);
+        if self.followers.iter().any(|follower| is_another(&follower.captured)) {
             tracing::info!("the server is on timeline {now}: a standby has taken the place of the one that was read before");
-            for follower in self.followers.iter().filter(|follower| !follower.has_failed()) {
-                let id = &follower.stream.plan.id;
-                let what = match past.lost(&follower.captured, timeline, now) {
-                    None => continue,
-                    Some(Lost::Copy) => "its copy may show what the server that has taken over does not have".to_owned(),
-                    Some(Lost::Changes { read, end }) => {
-                        format!("the destination has changes up to {read}, and the server that has taken over has those up to {end} only")
-                    }
-                };
-                if follower.plan.applies || past.lost(&follower.captured, timeline, now) == Some(Lost::Copy) {
-                    tracing::warn!("{id}: {what}: the table is copied again");
-                    reloads.push((follower.stream.info.namespace.clone(), follower.stream.info.name.clone()));
-                } else {
-                    follower.stream.meter.fail(Error::schema(format!("{id}: {what}")).hint(
-                        "its change log can only begin anew: sync --reload; synchronized_standby_slots of the primary keeps this from happening",
-                    ));
+            past = self::past(ground, now).await?;
+        }
+        let (mut reloads, mut known) = (Vec::new(), Vec::new());
+        for follower in self.followers.iter_mut().filter(|follower| !follower.has_failed()) {
+            let id = follower.stream.plan.id.clone();
+            let lost = past.lost(&follower.captured, follower.captured.timeline.unwrap_or(now), now);
+            let what = match &lost {
+                None => {
+                    follower.captured.timeline = Some(now);
+                    known.push(id);
+                    continue;
                 }
+                Some(Lost::Copy) => "its copy may show what the server that has taken over does not have".to_owned(),
+                Some(Lost::Changes { read, end }) => {
+                    format!("the destination has changes up to {read}, and the server that has taken over has those up to {end} only")
+                }
+            };
+            if follower.plan.applies || lost == Some(Lost::Copy) {
+                tracing::warn!("{id}: {what}: the table is copied again");
+                reloads.push((follower.stream.info.namespace.clone(), follower.stream.info.name.clone()));
+            } else {
+                follower.fail(Error::schema(format!("{id}: {what}")).hint(
+                    "its change log can only begin anew: sync --reload; synchronized_standby_slots of the primary keeps this from happening",
+                ));
             }
         }
         let ended = if reloads.is_empty() { Ended::Complete } else { Ended::Anew };
-        let history = History { system: found.system, timeline: now };
-        if saved.as_ref() != Some(&history) {
-            ground.keeper.commit(|state| {
-                for (namespace, name) in reloads {
-                    state.reload(&namespace, &name);
-                }
-                state.lakeward.history = Some(history);
-            })?;
-        }
+        ground.keeper.commit(|state| {
+            for (namespace, name) in reloads {
+                state.reload(&namespace, &name);
+            }
+            for id in known {
+                state.lakeward.captures.entry(id).and_modify(|captured| captured.timeline = Some(now));
+            }
+        })?;
         Ok(ended)
     }
+}
+
+/// Whether all of a stream is of this timeline.
+fn is_of(captured: &Captured, now: u32) -> bool {
+    captured.timeline == Some(now) && captured.seen.as_ref().is_none_or(|seen| seen.moment.timeline == now)
 }
 
 /// What the server has come from.
